@@ -1,0 +1,1 @@
+//! Numbers and layouts of userfaultfd: ioctls, structures, feature bits, messages.

@@ -1,0 +1,2 @@
+//! The `userfault` command.
+fn main() {}

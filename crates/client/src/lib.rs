@@ -1,0 +1,1 @@
+//! What a monitor may do, whoever provides the faults.

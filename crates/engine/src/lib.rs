@@ -1,0 +1,1 @@
+//! userfaultfd's behaviour as state machines that return decisions.

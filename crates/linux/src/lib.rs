@@ -1,0 +1,1 @@
+//! The Linux kernel's own userfaultfd behind the client API.

@@ -1,0 +1,1 @@
+//! Owned memory mappings: reserve, lend, copy in and out, advise, unmap.

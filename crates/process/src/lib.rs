@@ -1,0 +1,1 @@
+//! Hosts the userfaultfd engine in an ordinary process.

@@ -1,0 +1,1 @@
+//! SIGSEGV and SIGBUS handlers: install, chain, masks, alternate stacks.

@@ -1,0 +1,1 @@
+//! One scenario, three places: simulator, process provider, kernel.

@@ -1,0 +1,1 @@
+//! A deterministic simulator that hosts the engine.

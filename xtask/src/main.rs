@@ -1,0 +1,2 @@
+//! Checks and tasks of the project.
+fn main() {}

@@ -1,1 +1,35 @@
 //! What a monitor may do, whoever provides the faults.
+//!
+//! A [`Uffd`] hands out [`Region`]s of memory whose pages are missing until somebody fills them, and
+//! [`Event`]s that say which page a thread is waiting for. The kernel's userfaultfd and the engine
+//! hosted in this process both implement these traits; code that answers faults is written once
+//! against them. The crate is separate so that such code (a monitor, a pager) knows no provider.
+//!
+//! ```text
+//! Uffd ── map ──> Region ── window ──> Window   (lends &[u8], exclusive)
+//!  │                │  └──── shared ──> Shared   (copies out, any number)
+//!  read             copy, zeropage, writeprotect, poison, wake, unregister
+//!  │                │
+//!  v                v
+//! Event           Progress
+//! ```
+//!
+//! Kernel counterpart: the descriptor of `userfaultfd(2)` and the ioctls of `ioctl_userfaultfd(2)`,
+//! with the traps of those interfaces (partial progress in a result field, `EAGAIN` with two
+//! meanings, descriptors inside messages) turned into owned values.
+#![forbid(unsafe_code)]
+
+mod error;
+mod event;
+mod options;
+mod progress;
+mod uffd;
+
+pub use error::{Refusal, UffdError};
+pub use event::{Event, Fault, FaultKind};
+pub use options::{Capabilities, KernelFaults, Options, Provider};
+pub use progress::{Incomplete, Progress, Stopped};
+pub use uffd::{Region, Shared, Uffd, Wait, WriteProtect};
+pub use userfault_abi as abi;
+pub use userfault_abi::errno::Errno;
+pub use userfault_abi::{Features, IoctlMask, PagefaultFlags, RegisterModes};

@@ -1,0 +1,124 @@
+//! Why a request could not be tried.
+//!
+//! Every variant names the broken rule and leaves memory and descriptor unchanged. What happened
+//! after some pages were done is not an error but a [`Progress`](crate::Progress).
+
+use core::fmt;
+use core::ops::Range;
+
+use userfault_abi::errno::Errno;
+use userfault_abi::{Features, RegisterModes};
+
+use crate::Provider;
+
+/// Why a request could not be tried; nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UffdError {
+    /// Opening was refused, step by step.
+    Refused {
+        /// The provider that was asked.
+        provider: Provider,
+        /// Each way that was tried, in order.
+        tried: Vec<Refusal>,
+    },
+    /// Required features are not there.
+    FeaturesMissing {
+        /// What was asked for and is not offered.
+        missing: Features,
+    },
+    /// The memory cannot be registered with these modes.
+    ModesUnsupported {
+        /// What was asked for and is not offered.
+        modes: RegisterModes,
+    },
+    /// This provider has no such operation (yet).
+    Unsupported {
+        /// The operation.
+        operation: &'static str,
+        /// The provider that lacks it.
+        provider: Provider,
+    },
+    /// A page range is empty, backwards or leaves the region.
+    OutsideRegion {
+        /// What was asked for, in pages from the start of the region.
+        asked: Range<usize>,
+        /// How many pages the region has.
+        pages: usize,
+    },
+    /// A buffer is not a whole, positive number of pages.
+    NotWholePages {
+        /// Length of the buffer in bytes.
+        len_bytes: usize,
+        /// Bytes per page.
+        page_size: usize,
+    },
+    /// A window given to `discard` belongs to another region.
+    ForeignWindow,
+    /// Part of the range is lent already in a way that excludes this one.
+    Lent {
+        /// What was asked for, in pages from the start of the region.
+        asked: Range<usize>,
+    },
+    /// The descriptor was shut down; blocked reads end with this.
+    ShutDown,
+    /// The descriptor was opened by another process: this is its forked child.
+    Forked,
+    /// The host answered with an error.
+    System {
+        /// What was being done.
+        operation: &'static str,
+        /// What it answered.
+        errno: Errno,
+    },
+}
+
+/// One way of opening that was tried, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The way: `userfaultfd(2)`, `/dev/userfaultfd`, a probe of the process provider.
+    pub way: &'static str,
+    /// The answer; `ENOSYS`, `EPERM`, `EACCES` and `ENOENT` are different answers.
+    pub errno: Errno,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.way, self.errno, self.remedy)
+    }
+}
+
+impl fmt::Display for UffdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { provider, tried } => {
+                write!(f, "provider `{provider}` is refused on this machine")?;
+                tried.iter().try_for_each(|refusal| write!(f, "\n  {refusal}"))
+            }
+            Self::FeaturesMissing { missing } => write!(f, "required features are not offered here: {missing}"),
+            Self::ModesUnsupported { modes } => write!(f, "this memory cannot be registered for {modes}"),
+            Self::Unsupported { operation, provider } => {
+                write!(f, "provider `{provider}` has no {operation}; use another provider or leave it out")
+            }
+            Self::OutsideRegion { asked, pages } => {
+                write!(f, "pages {}..{} asked for, but the region has pages 0..{pages}", asked.start, asked.end)
+            }
+            Self::NotWholePages { len_bytes, page_size } => {
+                write!(f, "{len_bytes} bytes given, but a whole, positive number of {page_size}-byte pages is needed")
+            }
+            Self::ForeignWindow => f.write_str("the window belongs to another region; pass one lent by this region"),
+            Self::Lent { asked } => {
+                write!(f, "pages {}..{} are lent already; drop the other window first", asked.start, asked.end)
+            }
+            Self::ShutDown => f.write_str("the descriptor was shut down"),
+            Self::Forked => {
+                f.write_str("the descriptor belongs to the parent of this forked process; open a new one here")
+            }
+            Self::System { operation, errno } => write!(f, "{operation} failed: {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for UffdError {}

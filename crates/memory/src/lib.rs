@@ -1,1 +1,35 @@
 //! Owned memory mappings: reserve, lend, copy in and out, advise, unmap.
+//!
+//! A [`Mapping`] owns whole pages of private anonymous memory. What a program may do with them it borrows:
+//! a [`Window`] is exclusive and gives slices, a [`Shared`] is not and gives word copies. Both hold the
+//! mapping alive, so memory is never unmapped under a thread that sleeps in a fault on it.
+//!
+//! ```text
+//! Mapping ── window(range) ──▶ Window   &[u8], &mut [u8]; discard needs &mut
+//!    │  └─── shared(range) ──▶ Shared   read, write, compare by relaxed words; discard needs &
+//!    ▼
+//!  pages (mmap, munmap, madvise) ◀── Fixed<T>, Zeroed<T>   tables outside the malloc heap
+//! ```
+//!
+//! The memory may be *absent*: a touch may fault, and a userfault monitor may answer the fault. This crate
+//! touches contents only in the accessors of [`Window`] and [`Shared`], and never under a lock.
+//!
+//! Separate from the providers because each of them, and the pager, lends memory in the same way.
+//!
+//! Kernel counterpart: `mm_struct` and `vm_area_struct`, as far as one mapping needs them.
+
+mod arena;
+mod claims;
+mod error;
+mod mapping;
+mod pages;
+mod range;
+mod shared;
+mod window;
+
+pub use arena::{Fixed, ZeroIsValid, Zeroed};
+pub use error::{AccessError, AdviseError, DiscardError, LendError, MapError, RangeError};
+pub use mapping::Mapping;
+pub use pages::{Advice, Protection, page_size};
+pub use shared::Shared;
+pub use window::Window;

@@ -1,0 +1,50 @@
+//! To sleep on a word, and to wake who sleeps there. Async-signal-safe; private to the process.
+//!
+//! Inside a handler, sleep within [`FaultContext::parked`](crate::FaultContext::parked); outside, within
+//! [`SignalsBlocked::while_unblocked`](crate::SignalsBlocked::while_unblocked).
+//!
+//! Kernel counterpart: `futex(2)`.
+
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use crate::sys;
+
+/// Why a sleep ended. Every reason but `Changed` may be spurious: look at the word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum FutexWait {
+    /// Somebody woke us.
+    Woken,
+    /// The word did not hold what was expected: there was no sleep.
+    Changed,
+    /// A signal handler ran.
+    Interrupted,
+    /// The time is over.
+    TimedOut,
+}
+
+/// Sleeps while `word` holds `expected`, for `timeout` at most.
+///
+/// # Blocking
+///
+/// Until [`futex_wake`], a signal or the timeout.
+///
+/// # Ordering
+///
+/// The comparison and falling asleep are one step with respect to [`futex_wake`]; the word is still to be
+/// loaded with `Acquire` afterwards.
+pub fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> FutexWait {
+    match sys::futex_wait(word, expected, timeout) {
+        libc::EAGAIN => FutexWait::Changed,
+        libc::EINTR => FutexWait::Interrupted,
+        libc::ETIMEDOUT => FutexWait::TimedOut,
+        // Other errors cannot happen to a live word; a spurious waking makes the caller look again.
+        _ => FutexWait::Woken,
+    }
+}
+
+/// Wakes up to `count` threads that sleep on `word`, and returns how many.
+pub fn futex_wake(word: &AtomicU32, count: u32) -> usize {
+    sys::futex_wake(word, count)
+}

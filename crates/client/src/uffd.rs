@@ -12,7 +12,7 @@ use core::ops::Range;
 use core::time::Duration;
 use std::os::fd::BorrowedFd;
 
-use crate::{Capabilities, Event, Progress, Provider, RegisterModes, UffdError};
+use crate::{Capabilities, Event, Progress, Provider, RegisterModes, Stopped, UffdError};
 
 /// How long a read waits for the first event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +125,32 @@ pub trait Region: Clone + Send + Sync {
     ///
     /// As [`copy`](Self::copy).
     fn copy_without_wake(&self, first: usize, bytes: &[u8]) -> Result<Progress, UffdError>;
+
+    /// As [`copy`](Self::copy), but goes on behind pages that are present already and wakes their
+    /// sleepers; such pages keep their contents and count as done.
+    ///
+    /// Who meets a page that somebody else filled wakes nobody by that, and its sleepers may have been
+    /// left to the second: a monitor that fills more than it was asked for uses this.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy`](Self::copy).
+    fn copy_missing(&self, first: usize, bytes: &[u8]) -> Result<Progress, UffdError> {
+        let mut done = 0;
+        loop {
+            let rest = bytes.get(done * self.page_size()..).unwrap_or_default();
+            let progress = self.copy(first + done, rest)?;
+            done += progress.pages_done;
+            if progress.stopped_by != Some(Stopped::AlreadyPresent) {
+                return Ok(Progress { pages_done: done, ..progress });
+            }
+            self.wake(first + done..first + done + 1)?;
+            done += 1;
+            if done * self.page_size() >= bytes.len() {
+                return Ok(Progress::all(done));
+            }
+        }
+    }
 
     /// As [`copy`](Self::copy), the pages write-protected from the start.
     ///

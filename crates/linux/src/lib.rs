@@ -1,1 +1,47 @@
 //! The Linux kernel's own userfaultfd behind the client API.
+//!
+//! Separate from the hosted engine because here the kernel decides: this crate finds a way to open a
+//! descriptor ([`Way`]), turns requests into ioctls and answers into values, and owns what must be
+//! owned. What the kernel offers is found at run time, never by version.
+//!
+//! ```text
+//! Uffd ── map ────────> Region       private memory ── Window (slices), Shared (copies)
+//!  │ └─── map_shared ─> FileRegion   shared memory  ── Shared
+//!  │ read
+//!  v
+//! Event::Fork(Forked) ── into_foreign ──> Foreign    another process's memory, by address
+//!           Received (over a socket) ────────┘
+//! ```
+//!
+//! Left out: hugetlb memory, and registering memory that this crate did not map; [`raw`] reaches both.
+//!
+//! Kernel counterpart: `userfaultfd(2)`, `ioctl_userfaultfd(2)`, `/dev/userfaultfd`.
+#![deny(unsafe_code)]
+
+mod context;
+mod fdinfo;
+mod file;
+mod fill;
+mod foreign;
+mod given;
+mod open;
+mod ops;
+mod pages;
+mod read;
+mod region;
+mod sys;
+mod uffd;
+
+pub use fdinfo::FdInfo;
+pub use file::FileRegion;
+pub use foreign::{Foreign, Forked};
+pub use given::{Handshake, Received};
+pub use open::{Probe, Way, probe};
+pub use region::{Region, Shared, Window};
+pub use uffd::Uffd;
+
+pub mod raw {
+    //! The system calls themselves, for conformance tests and for what has no safe form.
+
+    pub use crate::sys::{create, create_from_device, ioctl};
+}

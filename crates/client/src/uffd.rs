@@ -85,6 +85,14 @@ pub trait Uffd: Send + Sync {
 
     /// Wakes every thread that sleeps in a fault of this descriptor; each tries its access again.
     fn wake_all(&self);
+
+    /// Says that the calling thread answers this descriptor's faults, until
+    /// [`leave_monitor`](Self::leave_monitor). A provider that can tell makes a fault of its own on its
+    /// own regions an immediate bus error with a sentence, instead of a sleep for ever (W35).
+    fn enter_monitor(&self) {}
+
+    /// The calling thread answers no faults any more.
+    fn leave_monitor(&self) {}
 }
 
 /// A mapping whose absent pages raise faults on the descriptor it came from.

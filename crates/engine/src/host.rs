@@ -19,6 +19,11 @@ pub trait Lock<T> {
     fn new(value: T) -> Self;
     /// Runs `critical` while nobody else does.
     fn with<R>(&self, critical: impl FnOnce(&mut T) -> R) -> R;
+    /// Whether the calling thread is inside `with`, for embedders that can tell: a fault taken there is
+    /// a bug of theirs.
+    fn is_held_by_caller(&self) -> bool {
+        false
+    }
 }
 
 /// Storage of page states. Never called under the engine's lock.

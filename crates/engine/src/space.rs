@@ -74,6 +74,11 @@ impl<E: Embedder> AddressSpace<E> {
         &self.pages
     }
 
+    /// Whether the calling thread holds the engine's lock ([`Lock::is_held_by_caller`]).
+    pub fn is_locked_by_caller(&self) -> bool {
+        self.state.is_held_by_caller()
+    }
+
     /// How many threads sleep, quiet ones included.
     pub fn asleep(&self) -> usize {
         self.state.with(|state| state.sleepers.len())

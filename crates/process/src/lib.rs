@@ -1,1 +1,52 @@
-//! Hosts the userfaultfd engine in an ordinary process.
+//! Hosts the userfaultfd engine in an ordinary process: real memory, real faults, no privilege.
+//!
+//! Missing pages are inaccessible; a touch raises SIGSEGV, whose handler asks the engine and parks the
+//! thread. A fill brings the bytes through `/proc/self/mem` and makes the page accessible last. No
+//! system call is used that a container's default seccomp profile refuses.
+//!
+//! ```text
+//! SIGSEGV → fault.rs ── engine.fault ──> Verdict::Sleep → bell.rs (tell the monitor) → park
+//! monitor → uffd.rs::read ── engine.take
+//!         → region_handle.rs::copy → fill.rs ── engine.fill, next ──> Claim
+//!                                     region.rs: write, then lift     (plain, guarded or soft chunks)
+//!                                   ── engine.commit, wake ──> unpark
+//! ```
+//!
+//! What it cannot do: a *system call* on a missing page fails with `EFAULT` instead of waiting (H32), as
+//! with `UFFD_USER_MODE_ONLY`.
+//!
+//! Kernel counterpart: the page-fault path and `mm/`.
+
+mod bell;
+mod bits;
+mod door;
+mod fault;
+mod fill;
+mod handle;
+mod host;
+mod layout;
+mod lock;
+mod machine;
+mod pagemap;
+mod probe;
+mod region;
+mod regions;
+mod states;
+mod sys;
+mod threads;
+mod uffd;
+
+pub use handle::{Region, Shared, Window};
+pub use host::tune;
+pub use machine::Tuning;
+pub use uffd::{Statistics, Uffd, statistics};
+pub use userfault_engine::Protocol;
+
+pub mod raw {
+    //! The descriptor as an ABI: requests and arguments by address, errno out.
+    //!
+    //! For conformance tests, and for those who bring a foreign program's calls.
+
+    pub use crate::door::{Descriptor, Memory};
+    pub use userfault_engine::{FdInfo, Privilege, Protocol};
+}

@@ -26,6 +26,12 @@ impl ContextId {
     pub const fn index(self) -> usize {
         self.0.index as usize
     }
+
+    /// The name as a number, for an embedder that keeps it in an atomic; never 0.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        ((self.0.generation as u64) << 32) | self.0.index as u64
+    }
 }
 
 /// Which protocol a descriptor speaks; chosen when it is opened.

@@ -32,6 +32,20 @@ impl WaiterId {
     pub const fn index(self) -> usize {
         self.0.index as usize
     }
+
+    /// The name as a number, for an embedder that keeps it in an atomic; never 0.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        ((self.0.generation as u64) << 32) | self.0.index as u64
+    }
+
+    /// The name that [`to_bits`](Self::to_bits) encoded. Any other number names nobody, or a sleeper
+    /// that had this name: a name is not a key to anything.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "two halves of the number")]
+        Self(SlotId { index: bits as u32, generation: (bits >> 32) as u32 })
+    }
 }
 
 /// Neighbours in a queue, by slot index.

@@ -1,0 +1,153 @@
+//! A real fault: from the signal to the engine's verdict to what the thread does about it.
+//!
+//! Runs in the SIGSEGV handler with asynchronous signals blocked: no allocation, no lock that the
+//! interrupted code may hold, less than 4 KiB of stack (H22).
+//!
+//! Invariants:
+//!
+//! 1. Nothing called from `Faults::handle` allocates, panics or initialises a thread local.
+//! 2. Holders of the host's locks have asynchronous signals blocked and never fault, so a lock found
+//!    held belongs to another, running thread; a fault under the engine's lock ends the process with a
+//!    sentence.
+#![expect(unsafe_code, reason = "promises what a signal handler may do; the two invariants above are the proof")]
+
+use std::sync::atomic::Ordering;
+
+use userfault_engine::{Access, ContextId, Left, Origin, Page, PageRange, Patience, Verdict, WaiterId, Why};
+use userfault_signal::{Disposition, FaultContext, FaultHandler, FutexWait, SignalsBlocked, futex_wait};
+
+use crate::fill::Bytes;
+use crate::host::Host;
+use crate::states::PAGE_SIZE;
+use crate::sys;
+
+/// The handler that the host installs.
+pub(crate) struct Faults;
+
+// SAFETY: invariants 1 and 2.
+unsafe impl FaultHandler for Faults {
+    fn handle(context: &mut FaultContext<'_>) -> Disposition {
+        match Host::get() {
+            // A general protection fault (a non-canonical address) has no page: not ours (H23).
+            Some(host) if context.is_page_fault() && host.machine.is_opener() => host.fault(context),
+            Some(_) | None => Disposition::NotOurs,
+        }
+    }
+}
+
+impl Host {
+    fn fault(&self, context: &mut FaultContext<'_>) -> Disposition {
+        let address = context.address();
+        let write = context.is_write();
+        if self.engine(context.signals_blocked()).is_locked_by_caller() {
+            sys::die("userfault: a fault under the engine's lock; this is a bug in userfault-process\n");
+        }
+        let thread = if self.wants_threads.load(Ordering::Relaxed) { sys::thread_id() } else { 0 };
+        let access = Access { address: address as u64, write, patience: Patience::Wait, origin: Origin::User, thread };
+        match self.engine(context.signals_blocked()).fault(&access) {
+            Verdict::NotOurs => return self.unregistered(context.signals_blocked(), address),
+            Verdict::Present(page) => return self.present(context.signals_blocked(), page, address, write),
+            Verdict::Retry | Verdict::Full => sys::yield_now(),
+            Verdict::Bus => context.raise_bus_error(address),
+            Verdict::Zero(page) => self.zero(context.signals_blocked(), page),
+            Verdict::Unprotect(page) => self.unprotect(context.signals_blocked(), page),
+            Verdict::Sleep { waiter, ring } => self.sleep(context, waiter, ring),
+        }
+        if let Some(thread) = self.threads.mine() {
+            thread.got_on();
+        }
+        Disposition::Handled
+    }
+
+    /// No registration covers the page: a stranger's fault, a change of layout in progress, or plain
+    /// memory of ours that could not be opened.
+    fn unregistered(&self, blocked: &SignalsBlocked, address: usize) -> Disposition {
+        // Waits for the change to end.
+        let layout = self.layout.read(blocked);
+        let page = Page::new((address / PAGE_SIZE) as u64);
+        let Some(region) = layout.find(page) else { return Disposition::NotOurs };
+        if self.engine(blocked).registration(page).is_some() {
+            return Disposition::Handled;
+        }
+        if let Some(run) = region.run(PageRange::one(page)) {
+            region.open_plain(&self.machine, run.start);
+        }
+        self.unless_in_vain(address, 0)
+    }
+
+    /// The engine says the page has contents: we closed it ourselves, or somebody was faster, or the
+    /// program forbade the access (H24).
+    fn present(&self, blocked: &SignalsBlocked, page: Page, address: usize, write: bool) -> Disposition {
+        let layout = self.layout.read(blocked);
+        let registration = self.engine(blocked).registration(page);
+        let region = registration.and_then(|(_, registration)| layout.get(registration.tag));
+        let Some((region, run)) = region.and_then(|region| Some((region, region.run(PageRange::one(page))?))) else {
+            return Disposition::Handled;
+        };
+        match region.reopen(&self.machine, self.states(), run.start, write) {
+            Ok(()) => Disposition::Handled,
+            Err(stamp) => self.unless_in_vain(address, stamp),
+        }
+    }
+
+    fn unless_in_vain(&self, address: usize, stamp: u64) -> Disposition {
+        let in_vain = self.threads.mine().is_some_and(|thread| thread.faults_in_vain(address, stamp));
+        if in_vain { Disposition::NotOurs } else { Disposition::Handled }
+    }
+
+    /// Registered, but not for missing pages: contents are zeros, and nobody is asked.
+    fn zero(&self, blocked: &SignalsBlocked, page: Page) {
+        let layout = self.layout.read(blocked);
+        let mut filling = self.engine(blocked).install(PageRange::one(page));
+        let _present_now = self.drive(blocked, &layout, &mut filling, Bytes::Zeros);
+    }
+
+    /// Protected, but nobody asks for write faults any more.
+    fn unprotect(&self, blocked: &SignalsBlocked, page: Page) {
+        let layout = self.layout.read(blocked);
+        let mut filling = self.engine(blocked).unprotect(PageRange::one(page));
+        let _writable_now = self.drive(blocked, &layout, &mut filling, Bytes::Zeros);
+    }
+
+    /// Parks the thread until it is woken or a signal handler has run; either way the access repeats.
+    fn sleep(&self, context: &mut FaultContext<'_>, waiter: WaiterId, ring: Option<ContextId>) {
+        let thread = self.threads.mine();
+        if let (Some(thread), Some(monitored)) = (&thread, ring)
+            && thread.is_monitor_of(monitored)
+        {
+            sys::warn("userfault: a monitor touched a missing page of its own region; nobody could have answered\n");
+            let _left = self.engine(context.signals_blocked()).leave(waiter, Why::Killed);
+            context.raise_bus_error(context.address());
+            return;
+        }
+        if let Some(left_behind) = thread.as_ref().and_then(|thread| thread.sleeps_in(waiter)) {
+            let _left = self.engine(context.signals_blocked()).leave(left_behind, Why::Interrupted);
+        }
+        if let Some(ring) = ring {
+            self.ring(ring);
+        }
+        self.park(waiter, context.signals_blocked_mut());
+        if let Some(thread) = thread {
+            thread.sleeps_no_more(waiter);
+        }
+    }
+
+    /// Sleeps until the engine lets `waiter` go. In between signals may be delivered.
+    pub(crate) fn park(&self, waiter: WaiterId, blocked: &mut SignalsBlocked) {
+        let Some(word) = self.words.get(waiter.index()) else { return };
+        loop {
+            // The word before the mark: an unpark changes it after setting the mark.
+            let seen = word.load(Ordering::Acquire);
+            if self.engine(blocked).leave(waiter, Why::Check) != Left::Asleep {
+                return;
+            }
+            match blocked.while_unblocked(|| futex_wait(word, seen, None)) {
+                FutexWait::Interrupted => {
+                    let _left = self.engine(blocked).leave(waiter, Why::Interrupted);
+                    return;
+                }
+                FutexWait::Woken | FutexWait::Changed | FutexWait::TimedOut => {}
+            }
+        }
+    }
+}

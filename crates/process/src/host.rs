@@ -1,0 +1,178 @@
+//! The host: the engine and all that belongs to it, once per process.
+//!
+//! Made at the first open, never freed, outside the malloc heap. The signal handler finds it through
+//! one static pointer.
+//!
+//! # Locks, in order
+//!
+//! 1. the layout lock (fills share it, register and unregister hold it alone),
+//! 2. a chunk's lock,
+//! 3. the engine's lock.
+//!
+//! All are held with asynchronous signals blocked: [`Host::engine`] wants the proof. Nobody allocates
+//! or touches registered memory while holding one (L1, L2 of ARCHITECTURE.md).
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use userfault_abi::errno::Errno;
+use userfault_client::{Provider, Refusal, UffdError};
+use userfault_engine::{AddressSpace, Capacities, Embedder, Lock, WaiterId, Woken};
+use userfault_memory::{Fixed, Zeroed};
+use userfault_signal::{Signal, SignalsBlocked, futex_wake, install};
+
+use crate::bell::Bell;
+use crate::fault::Faults;
+use crate::lock::{FutexLock, LayoutLock};
+use crate::machine::{Machine, Room, Tuning};
+use crate::regions::Regions;
+use crate::states::{LIMITS, States};
+use crate::threads::Threads;
+
+/// What the engine may use (DESIGN's "one address space per process").
+const CAPACITIES: Capacities = Capacities { waiters: 1 << 16, registrations: 1 << 20, contexts: 1 << 10 };
+
+/// This process, as an embedder.
+pub(crate) struct Process;
+
+impl Embedder for Process {
+    type Lock<T> = FutexLock<T>;
+    type Pages = States;
+    type Storage<T: Copy + Default> = Room<T>;
+
+    fn storage<T: Copy + Default>(capacity: usize) -> Option<Room<T>> {
+        Room::new(capacity)
+    }
+}
+
+pub(crate) struct Host {
+    engine: AddressSpace<Process>,
+    pub(crate) layout: LayoutLock<Regions>,
+    pub(crate) machine: Machine,
+    pub(crate) threads: Threads,
+    /// One word per waiter slot; an unpark changes it.
+    pub(crate) words: Zeroed<AtomicU32>,
+    /// One per context slot.
+    pub(crate) bells: Fixed<Bell>,
+    /// Some context wants to know thread ids.
+    pub(crate) wants_threads: AtomicBool,
+}
+
+static HOST: OnceLock<&'static Host> = OnceLock::new();
+static OPENING: Mutex<Tuning> = Mutex::new(Tuning { mapping_budget: None, without_guards: false });
+
+/// Sets up how the host will work.
+///
+/// # Errors
+///
+/// [`UffdError::System`] with `EBUSY` after the first open: the host works already.
+pub fn tune(tuning: Tuning) -> Result<(), UffdError> {
+    let mut opening = OPENING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if Host::get().is_some() {
+        return Err(UffdError::System {
+            operation: "tuning the process provider after its first open",
+            errno: Errno::EBUSY,
+        });
+    }
+    *opening = tuning;
+    Ok(())
+}
+
+impl Host {
+    /// The host, if something was opened.
+    pub(crate) fn get() -> Option<&'static Self> {
+        HOST.get().copied()
+    }
+
+    /// The host; made, and the handler installed, at the first call.
+    ///
+    /// # Errors
+    ///
+    /// What this machine refuses, with the remedy.
+    pub(crate) fn open() -> Result<&'static Self, UffdError> {
+        let tuning = OPENING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(host) = Self::get() {
+            return if host.machine.is_opener() { Ok(host) } else { Err(UffdError::Forked) };
+        }
+        let host = Self::make(*tuning)
+            .map_err(|refusal| UffdError::Refused { provider: Provider::Process, tried: vec![refusal] })?;
+        let mut place = Fixed::with_capacity(1).map_err(|_| no_memory("the host's own mapping"))?;
+        if place.push(host).is_err() {
+            return Err(no_memory("the host's own mapping"));
+        }
+        let place: &'static Fixed<Self> = Box::leak(Box::new(place));
+        let host = place.as_ref().first().ok_or_else(|| no_memory("the host's own mapping"))?;
+        install::<Faults>(Signal::Segv).map_err(|error| UffdError::Refused {
+            provider: Provider::Process,
+            tried: vec![Refusal {
+                way: "SIGSEGV handler",
+                errno: Errno::EINVAL,
+                remedy: if error.to_string().is_empty() { "" } else { "allow rt_sigaction for SIGSEGV" },
+            }],
+        })?;
+        Ok(HOST.get_or_init(|| host))
+    }
+
+    fn make(tuning: Tuning) -> Result<Self, Refusal> {
+        crate::probe::platform()?;
+        let mut machine = Machine::open(tuning).map_err(|errno| Refusal {
+            way: "open /proc/self/mem",
+            errno,
+            remedy: "mount /proc, and let the process open its own mem file",
+        })?;
+        crate::probe::mechanisms(&mut machine)?;
+        let states = States::reserve().map_err(|_| short("reserve the table of page states"))?;
+        let engine =
+            AddressSpace::new(LIMITS, states, CAPACITIES).ok_or_else(|| short("reserve the engine's storage"))?;
+        Ok(Self {
+            engine,
+            layout: LayoutLock::new(Regions::new().map_err(|_| short("reserve the table of regions"))?),
+            machine,
+            threads: Threads::new().map_err(|_| short("reserve the table of threads"))?,
+            words: Zeroed::new(CAPACITIES.waiters).map_err(|_| short("reserve the table of sleepers"))?,
+            bells: Bell::table(CAPACITIES.contexts).map_err(|_| short("reserve the table of contexts"))?,
+            wants_threads: AtomicBool::new(false),
+        })
+    }
+
+    /// The engine, for who has asynchronous signals blocked (L1).
+    pub(crate) const fn engine<'a>(&'a self, _blocked: &'a SignalsBlocked) -> &'a AddressSpace<Process> {
+        &self.engine
+    }
+
+    pub(crate) const fn states(&self) -> &States {
+        self.engine.pages()
+    }
+
+    /// Unparks everybody a wake named, batch by batch.
+    pub(crate) fn unpark(&self, blocked: &SignalsBlocked, woken: Woken) {
+        let mut next = Some(woken);
+        while let Some(woken) = next {
+            for waiter in woken.iter() {
+                self.unpark_one(waiter);
+            }
+            next = woken.rest.map(|rest| self.engine(blocked).wake_rest(rest));
+        }
+    }
+
+    pub(crate) fn unpark_one(&self, waiter: WaiterId) {
+        let Some(word) = self.words.get(waiter.index()) else { return };
+        // The mark is set; who reads the word as it is now will find it (ordering argument, 1).
+        word.fetch_add(1, Ordering::Release);
+        futex_wake(word, 1);
+    }
+}
+
+fn short(way: &'static str) -> Refusal {
+    Refusal { way, errno: Errno::ENOMEM, remedy: "raise the limit of address space (ulimit -v)" }
+}
+
+fn no_memory(operation: &'static str) -> UffdError {
+    UffdError::System { operation, errno: Errno::ENOMEM }
+}
+
+/// The engine's lock is made through the engine's trait only.
+const _: fn() = || {
+    fn is_lock<L: Lock<()>>() {}
+    is_lock::<FutexLock<()>>();
+};

@@ -1,0 +1,496 @@
+//! One region: making its pages inaccessible, and accessible again.
+//!
+//! All that touches protection is in this file. A page becomes accessible only by the last call of its
+//! fill, when it is complete (H1); guards are put only where nobody can look (H2).
+//!
+//! ```text
+//! chunk is      a missing page is           a fill is
+//! plain (M1)    PROT_NONE                   write through /proc/self/mem · lift
+//! guarded (M2)  a guard in a RW mapping     close · unguard · write · lift, and it merges back
+//! soft (M5)     as above; present pages     (a touch lifts them again, nobody is told)
+//!               may be closed, too
+//! ```
+//!
+//! A chunk is plain while it is filled in order or sparsely, and guarded from the moment that a fill
+//! with no open neighbour meets two open runs. It becomes soft only when mappings run short and guards
+//! cannot help.
+//!
+//! # Invariants
+//!
+//! 1. Host calls on a chunk's pages, its bits and its state happen under the chunk's lock.
+//! 2. `open` says which pages we made accessible; `readonly` which of those only for reading.
+//! 3. Contents of a page that is not `Present` or `WriteProtected` are dropped before the chunk's
+//!    lock is let go: an aborted fill leaves no bytes behind.
+//! 4. A region is in the table of regions exactly while its mapping exists, so a run inside it names
+//!    pages of ours.
+#![expect(unsafe_code, reason = "the one place where a run becomes addresses; invariant 4 is its proof")]
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use userfault_abi::errno::Errno;
+use userfault_engine::{Lock, Mapping, MappingKind, Page, PageRange, PageState, Pages};
+use userfault_memory::{MapError, ZeroIsValid, Zeroed};
+
+use crate::bits::Bits;
+use crate::lock::FutexLock;
+use crate::machine::Machine;
+use crate::states::{PAGE_SIZE, States};
+use crate::sys::{Access, Span};
+
+/// Pages of the smallest chunk: 2 MiB.
+const CHUNK_PAGES: usize = 512;
+/// At most about this many chunks a region.
+const CHUNKS: usize = 16_384;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct ChunkState {
+    guarded: bool,
+    soft: bool,
+    /// Holds unregistered pages: never softened.
+    mixed: bool,
+    /// Borders between pages that allow different things, plus one.
+    borders: usize,
+    /// Counts changes.
+    stamp: u64,
+}
+
+struct Chunk(FutexLock<ChunkState>);
+
+// SAFETY: a free lock is 0 and 0, and zero is a value of every field of the state.
+unsafe impl ZeroIsValid for Chunk {}
+
+/// Pages of a region, counted from its start.
+type Run = Range<usize>;
+
+/// Where a fill's bytes come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// As many bytes as the pages have; the kernel reads them and says if it cannot.
+    Bytes(*const u8),
+    Zeros,
+}
+
+/// Why a piece of work ended early: pages done, then this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Short {
+    pub(crate) done: usize,
+    pub(crate) cause: userfault_engine::Cause,
+}
+
+pub(crate) struct Region {
+    base: usize,
+    pages: usize,
+    tag: u32,
+    chunk_pages: usize,
+    chunks: Zeroed<Chunk>,
+    open: Bits,
+    readonly: Bits,
+    /// Some page may be poisoned.
+    pub(crate) may_be_poisoned: AtomicBool,
+}
+
+impl Region {
+    pub(crate) fn new(base: usize, pages: usize, tag: u32) -> Result<Self, MapError> {
+        let chunk_pages = CHUNK_PAGES.max(pages.div_ceil(CHUNKS).next_power_of_two());
+        Ok(Self {
+            base,
+            pages,
+            tag,
+            chunk_pages,
+            chunks: Zeroed::new(pages.div_ceil(chunk_pages))?,
+            open: Bits::new(pages)?,
+            readonly: Bits::new(pages)?,
+            may_be_poisoned: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn range(&self) -> PageRange {
+        let start = Page::new((self.base / PAGE_SIZE) as u64);
+        PageRange::new(start, Page::new(start.number() + self.pages as u64)).unwrap_or(PageRange::one(start))
+    }
+
+    pub(crate) fn mapping(&self) -> Mapping {
+        Mapping { range: self.range(), kind: MappingKind::PrivateAnonymous, tag: self.tag }
+    }
+
+    /// The part of `range` that lies in this region.
+    pub(crate) fn run(&self, range: PageRange) -> Option<Run> {
+        let inside = range.intersect(self.range())?;
+        let first = inside.start().number() - self.range().start().number();
+        let first = usize::try_from(first).ok()?;
+        Some(first..first + usize::try_from(inside.pages()).ok()?)
+    }
+
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    fn span(&self, run: &Run) -> Span {
+        debug_assert!(run.start < run.end && run.end <= self.pages, "a run lies in its region");
+        // SAFETY: whole pages of this region (invariant 4).
+        unsafe { Span::new(self.base + run.start * PAGE_SIZE, (run.end - run.start) * PAGE_SIZE) }
+    }
+
+    fn page(&self, index: usize) -> Page {
+        Page::new(self.range().start().number() + index as u64)
+    }
+
+    fn numbers(&self, run: &Run) -> Range<u64> {
+        self.page(run.start).number()..self.page(run.end).number()
+    }
+
+    fn chunk_run(&self, chunk: usize) -> Run {
+        let start = chunk * self.chunk_pages;
+        start..self.pages.min(start + self.chunk_pages)
+    }
+
+    /// Runs `work` on the chunk that `run` lies in, then counts its borders again.
+    fn in_chunk<R>(&self, machine: &Machine, run: &Run, work: impl FnOnce(&mut ChunkState) -> R) -> Option<R> {
+        let chunk = self.chunks.get(run.start / self.chunk_pages)?;
+        Some(chunk.0.with(|state| {
+            let answer = work(state);
+            self.recount(machine, run, state);
+            answer
+        }))
+    }
+
+    fn recount(&self, machine: &Machine, run: &Run, state: &mut ChunkState) {
+        let all = self.chunk_run(run.start / self.chunk_pages);
+        let borders = if state.guarded && !state.soft {
+            // Closed pages are guards in a mapping that looks as the open ones do.
+            self.readonly.borders(&self.readonly, all) + 1
+        } else {
+            self.open.borders(&self.readonly, all) + 1
+        };
+        machine.count(state.borders, borders);
+        state.borders = borders;
+        state.stamp = state.stamp.wrapping_add(1);
+    }
+
+    /// Brings contents to closed pages of one chunk, then opens them as `access` says.
+    pub(crate) fn fill(
+        &self,
+        machine: &Machine,
+        states: &States,
+        run: &Run,
+        source: Source,
+        access: Access,
+    ) -> Result<(), Short> {
+        self.in_chunk(machine, run, |state| {
+            if machine.guards && !state.guarded && !state.soft && self.is_scattered(run) {
+                // Failing costs nothing but mappings: the chunk stays plain.
+                let _stays_plain = self.convert(machine, states, run, state);
+            }
+            let filled = if state.guarded {
+                self.fill_guarded(machine, run, source, access, state.soft)
+            } else {
+                self.fill_plain(machine, run, source, access)
+            };
+            let done = filled.map_or_else(|short| short.done, |()| run.end - run.start);
+            let opened = run.start..run.start + done;
+            self.open.set(opened.clone(), true);
+            self.readonly.set(opened.clone(), access == Access::Read);
+            machine.lifted(self.numbers(&opened));
+            filled
+        })
+        .unwrap_or(Err(Short { done: 0, cause: userfault_engine::Cause::NoMemory }))
+    }
+
+    /// Whether a fill of `run` makes a third open run in its chunk.
+    fn is_scattered(&self, run: &Run) -> bool {
+        let all = self.chunk_run(run.start / self.chunk_pages);
+        let touches =
+            (run.start > all.start && self.open.get(run.start - 1)) || (run.end < all.end && self.open.get(run.end));
+        !touches && self.open.runs(all).filter(|(_, open)| *open).take(2).count() == 2
+    }
+
+    fn fill_plain(&self, machine: &Machine, run: &Run, source: Source, access: Access) -> Result<(), Short> {
+        let wrote = self.write(machine, run, source);
+        let done = run.start..run.start + wrote.map_or_else(|short| short.done, |()| run.end - run.start);
+        self.drop_contents(&(done.end..run.end));
+        if !done.is_empty() && machine.protect(self.span(&done), access).is_err() {
+            self.drop_contents(&done);
+            return Err(Short { done: 0, cause: userfault_engine::Cause::NoMemory });
+        }
+        wrote
+    }
+
+    fn fill_guarded(
+        &self,
+        machine: &Machine,
+        run: &Run,
+        source: Source,
+        access: Access,
+        soft: bool,
+    ) -> Result<(), Short> {
+        let no_memory = |_| Short { done: 0, cause: userfault_engine::Cause::NoMemory };
+        machine.protect(self.span(run), Access::None).map_err(no_memory)?;
+        if let Err(errno) = machine.unguard(self.span(run)) {
+            self.guard_again(machine, run, soft);
+            return Err(no_memory(errno));
+        }
+        let wrote = self.write(machine, run, source);
+        let done = run.start..run.start + wrote.map_or_else(|short| short.done, |()| run.end - run.start);
+        self.guard_again(machine, &(done.end..run.end), soft);
+        if !done.is_empty()
+            && let Err(errno) = machine.protect(self.span(&done), access)
+        {
+            self.guard_again(machine, &done, soft);
+            return Err(no_memory(errno));
+        }
+        wrote
+    }
+
+    fn write(&self, machine: &Machine, run: &Run, source: Source) -> Result<(), Short> {
+        let Source::Bytes(bytes) = source else { return Ok(()) };
+        let span = self.span(run);
+        match machine.write(bytes, span) {
+            Ok(written) if written == span.len() => Ok(()),
+            Ok(written) => Err(Short { done: written / PAGE_SIZE, cause: userfault_engine::Cause::SourceUnreadable }),
+            Err(Errno::EFAULT) => Err(Short { done: 0, cause: userfault_engine::Cause::SourceUnreadable }),
+            Err(_) => Err(Short { done: 0, cause: userfault_engine::Cause::NoMemory }),
+        }
+    }
+
+    /// Drops what an unfinished fill may have left in closed pages (invariant 3).
+    fn drop_contents(&self, run: &Run) {
+        if !run.is_empty() && crate::sys::zap(self.span(run)).is_err() {
+            crate::sys::die("userfault: the contents of an unfinished page could not be dropped\n");
+        }
+    }
+
+    /// Makes closed pages of a guarded chunk guards again; where that fails they stay PROT_NONE, which
+    /// is as good for everybody but the budget.
+    fn guard_again(&self, machine: &Machine, run: &Run, soft: bool) {
+        if run.is_empty() {
+            return;
+        }
+        self.drop_contents(run);
+        if machine.guard(self.span(run)).is_ok() && !soft {
+            let _costs_a_mapping = machine.protect(self.span(run), Access::ReadWrite);
+        }
+    }
+
+    /// Makes a plain chunk a guarded one: guards first, under PROT_NONE, then access (H2, H3). Present
+    /// pages are not touched, nor pages in the middle of a change.
+    fn convert(&self, machine: &Machine, states: &States, run: &Run, state: &mut ChunkState) -> Result<(), Errno> {
+        let all = self.chunk_run(run.start / self.chunk_pages);
+        state.guarded = true;
+        let mut at = all.start;
+        while let Some(start) = (at..all.end).find(|page| self.is_empty(states, *page)) {
+            let end = (start..all.end).find(|page| !self.is_empty(states, *page)).unwrap_or(all.end);
+            machine.guard(self.span(&(start..end)))?;
+            machine.protect(self.span(&(start..end)), Access::ReadWrite)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Whether the page is closed and has no contents.
+    fn is_empty(&self, states: &States, page: usize) -> bool {
+        let absent = match states.get(self.page(page)) {
+            PageState::Missing
+            | PageState::MissingProtected
+            | PageState::Poisoned
+            | PageState::Filling
+            | PageState::FillingProtected
+            | PageState::FillingPoisoned => true,
+            PageState::Present | PageState::WriteProtected | PageState::Changing => false,
+        };
+        absent && !self.open.get(page)
+    }
+
+    /// Takes contents and access away from pages of one chunk that are in `Changing`.
+    pub(crate) fn discard(&self, machine: &Machine, run: &Run) -> Result<(), Short> {
+        self.in_chunk(machine, run, |state| {
+            if machine.protect(self.span(run), Access::None).is_err() {
+                return Err(Short { done: 0, cause: userfault_engine::Cause::NoMemory });
+            }
+            self.open.set(run.clone(), false);
+            self.readonly.set(run.clone(), false);
+            if state.guarded {
+                self.guard_again(machine, run, state.soft)
+            } else {
+                self.drop_contents(run)
+            }
+            Ok(())
+        })
+        .unwrap_or(Ok(()))
+    }
+
+    /// Changes what pages of one chunk that are in `Changing` allow.
+    pub(crate) fn set_access(&self, machine: &Machine, run: &Run, access: Access) -> Result<(), Short> {
+        self.in_chunk(machine, run, |_| {
+            for (open_run, open) in self.open.runs(run.clone()) {
+                // Closed ones are opened by the next touch, as their state then says.
+                if open {
+                    machine
+                        .protect(self.span(&open_run), access)
+                        .map_err(|_| Short { done: 0, cause: userfault_engine::Cause::NoMemory })?;
+                    self.readonly.set(open_run, access == Access::Read);
+                }
+            }
+            Ok(())
+        })
+        .unwrap_or(Ok(()))
+    }
+
+    /// A touch of a page that has contents: opens it if we had closed it. `None` if there was nothing
+    /// to do, with the number of changes the chunk has seen.
+    pub(crate) fn reopen(&self, machine: &Machine, states: &States, page: usize, write: bool) -> Result<(), u64> {
+        let run = page..page + 1;
+        self.in_chunk(machine, &run, |state| {
+            let access = match states.get(self.page(page)) {
+                PageState::Present => Access::ReadWrite,
+                PageState::WriteProtected if !write => Access::Read,
+                PageState::WriteProtected
+                | PageState::Missing
+                | PageState::MissingProtected
+                | PageState::Poisoned
+                | PageState::Filling
+                | PageState::FillingProtected
+                | PageState::FillingPoisoned
+                | PageState::Changing => return Ok(()),
+            };
+            if self.open.get(page) && self.readonly.get(page) == (access == Access::Read) {
+                // `recount` counts this as a change: do not let it look like one.
+                state.stamp = state.stamp.wrapping_sub(1);
+                return Err(state.stamp);
+            }
+            if machine.protect(self.span(&run), access).is_ok() {
+                self.open.set(run.clone(), true);
+                self.readonly.set(run.clone(), access == Access::Read);
+                machine.lifted(self.numbers(&run));
+            }
+            Ok(())
+        })
+        .unwrap_or(Ok(()))
+    }
+
+    /// Gives mappings back: guards in a plain chunk, otherwise closing it (M5). `false` if this chunk
+    /// has none to give.
+    pub(crate) fn relieve(&self, machine: &Machine, states: &States, chunk: usize) -> bool {
+        let run = self.chunk_run(chunk);
+        let numbers = self.numbers(&run);
+        self.in_chunk(machine, &run, |state| {
+            if state.borders < 3 || state.mixed {
+                return false;
+            }
+            if machine.guards && !state.guarded && !state.soft {
+                return self.convert(machine, states, &run, state).is_ok();
+            }
+            if machine.was_lifted_recently(&numbers) || machine.protect(self.span(&run), Access::None).is_err() {
+                return false;
+            }
+            state.soft = true;
+            self.open.set(run.clone(), false);
+            self.readonly.set(run.clone(), false);
+            true
+        })
+        .unwrap_or(false)
+    }
+
+    /// Makes all pages inaccessible before they are registered; `present` tells which have contents.
+    ///
+    /// The layout is held exclusively: no claim is out.
+    pub(crate) fn close(&self, machine: &Machine, run: &Run) -> Result<(), Errno> {
+        machine.protect(self.span(run), Access::None)?;
+        self.open.set(run.clone(), false);
+        self.readonly.set(run.clone(), false);
+        self.each_chunk(run, |part| {
+            self.in_chunk(machine, part, |state| {
+                if *part == self.chunk_run(part.start / self.chunk_pages) {
+                    *state = ChunkState { borders: state.borders, stamp: state.stamp, ..ChunkState::default() };
+                }
+            });
+        });
+        Ok(())
+    }
+
+    /// Opens pages that had contents when they were registered.
+    pub(crate) fn open_present(&self, machine: &Machine, run: &Run) -> Result<(), Errno> {
+        let mut result = Ok(());
+        self.each_chunk(run, |part| {
+            self.in_chunk(machine, part, |_| {
+                // What cannot be opened now is opened by its first touch.
+                match machine.protect(self.span(part), Access::ReadWrite) {
+                    Ok(()) => self.open.set(part.clone(), true),
+                    Err(errno) => result = Err(errno),
+                }
+            });
+        });
+        result
+    }
+
+    /// Makes pages plain memory again, but for the poisoned ones.
+    ///
+    /// The layout is held exclusively: no claim is out.
+    pub(crate) fn make_plain(&self, machine: &Machine, states: &States, run: &Run) -> Result<(), Errno> {
+        let mut result = Ok(());
+        let mut at = run.start;
+        let poisoned = |page: &usize| states.get(self.page(*page)) == PageState::Poisoned;
+        let may_be = self.may_be_poisoned.load(Relaxed);
+        while at < run.end {
+            let end = if may_be { (at..run.end).find(poisoned).unwrap_or(run.end) } else { run.end };
+            if at < end {
+                let part = at..end;
+                let unguarded = if machine.guards { machine.unguard(self.span(&part)) } else { Ok(()) };
+                result = result.and(unguarded).and(machine.protect(self.span(&part), Access::ReadWrite));
+                states.forget(self.pages_of(&part));
+            }
+            at = (end..run.end).find(|page| !poisoned(page)).unwrap_or(run.end);
+        }
+        if *run != (0..self.pages) {
+            self.each_chunk(run, |part| {
+                self.in_chunk(machine, part, |state| {
+                    state.mixed = true;
+                    self.open.set(part.clone(), true);
+                    self.readonly.set(part.clone(), false);
+                });
+            });
+        }
+        result
+    }
+
+    /// Ends the contents of unregistered pages, poison included.
+    pub(crate) fn discard_plain(&self, machine: &Machine, states: &States, run: &Run) -> Result<(), Errno> {
+        crate::sys::zap(self.span(run))?;
+        if self.may_be_poisoned.load(Relaxed) {
+            states.forget(self.pages_of(run));
+            machine.protect(self.span(run), Access::ReadWrite)?;
+        }
+        Ok(())
+    }
+
+    /// Opens one page of unregistered memory that could not be opened when it was unregistered.
+    pub(crate) fn open_plain(&self, machine: &Machine, page: usize) {
+        let span = self.span(&(page..page + 1));
+        let _retried = machine.unguard(span).and(machine.protect(span, Access::ReadWrite));
+    }
+
+    /// The chunks' share of the mappings, when the region goes.
+    pub(crate) fn forget(&self, machine: &Machine) {
+        for chunk in self.chunks.iter() {
+            chunk.0.with(|state| machine.count(std::mem::take(&mut state.borders), 0));
+        }
+    }
+
+    pub(crate) fn pages_of(&self, run: &Run) -> PageRange {
+        PageRange::new(self.page(run.start), self.page(run.end)).unwrap_or(PageRange::one(self.page(run.start)))
+    }
+
+    fn each_chunk(&self, run: &Run, mut work: impl FnMut(&Run)) {
+        let mut at = run.start;
+        while at < run.end {
+            let part = self.first_chunk(&(at..run.end));
+            work(&part);
+            at = part.end;
+        }
+    }
+
+    /// The part of `run` that lies in its first chunk.
+    pub(crate) fn first_chunk(&self, run: &Run) -> Run {
+        run.start..self.chunk_run(run.start / self.chunk_pages).end.min(run.end)
+    }
+}

@@ -1,0 +1,248 @@
+//! The system calls, on addresses.
+//!
+//! Everything here is async-signal-safe: no allocation, no lock, nothing that waits but a futex.
+//!
+//! Invariants:
+//!
+//! 1. A [`Span`] is page-aligned, not empty, and lies in one mapping that this crate made and has not
+//!    unmapped; only [`Span::new`], whose callers prove that, makes one.
+//! 2. No Rust reference points into a span: contents are reached only through loans of the `memory`
+//!    crate, whose rules (`window.rs`) say when they may change.
+//!
+//! Kernel counterpart: `mprotect(2)`, `madvise(2)`, `proc_pid_mem(5)`.
+#![expect(unsafe_code, reason = "system calls on addresses; the two invariants above are this file's proof")]
+
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::AtomicU8;
+
+use userfault_abi::errno::Errno;
+use userfault_memory::Mapping;
+
+/// `MADV_GUARD_INSTALL`, since Linux 6.13; not yet in libc.
+const MADV_GUARD_INSTALL: i32 = 102;
+/// `MADV_GUARD_REMOVE`.
+const MADV_GUARD_REMOVE: i32 = 103;
+
+/// Pages of a mapping of ours, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: usize,
+    len: usize,
+}
+
+/// What a page allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    None,
+    Read,
+    ReadWrite,
+}
+
+impl Span {
+    /// # Safety
+    ///
+    /// Invariant 1.
+    pub(crate) const unsafe fn new(start: usize, len: usize) -> Self {
+        Self { start, len }
+    }
+
+    /// A page of a scratch mapping that lends nothing.
+    pub(crate) fn scratch(mapping: &Mapping, page: usize) -> Self {
+        let page_size = mapping.len() / mapping.pages();
+        assert!(page < mapping.pages(), "a page of the mapping");
+        // SAFETY: checked to lie in a live mapping of ours (invariant 1).
+        unsafe { Self::new(mapping.base() + page * page_size, page_size) }
+    }
+
+    pub(crate) const fn start(self) -> usize {
+        self.start
+    }
+
+    pub(crate) const fn len(self) -> usize {
+        self.len
+    }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+fn check(answer: i32) -> Result<(), Errno> {
+    if answer == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Sets what the span allows.
+pub(crate) fn protect(span: Span, access: Access) -> Result<(), Errno> {
+    let bits = match access {
+        Access::None => libc::PROT_NONE,
+        Access::Read => libc::PROT_READ,
+        Access::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+    };
+    // SAFETY: pages of ours (invariant 1), which no reference points into (2).
+    check(unsafe { libc::mprotect(span.start as *mut c_void, span.len, bits) })
+}
+
+fn advise(span: Span, advice: i32) -> Result<(), Errno> {
+    // SAFETY: pages of ours (invariant 1), which no reference points into (2).
+    check(unsafe { libc::madvise(span.start as *mut c_void, span.len, advice) })
+}
+
+/// Ends the contents of pages that nobody can reach.
+pub(crate) fn zap(span: Span) -> Result<(), Errno> {
+    advise(span, libc::MADV_DONTNEED)
+}
+
+/// Puts guard markers on pages that nobody can reach (H2); contents end.
+pub(crate) fn guard(span: Span) -> Result<(), Errno> {
+    advise(span, MADV_GUARD_INSTALL)
+}
+
+/// Takes guard markers away.
+pub(crate) fn unguard(span: Span) -> Result<(), Errno> {
+    advise(span, MADV_GUARD_REMOVE)
+}
+
+/// Writes `len` bytes from `source` to `target` through `/proc/self/mem`, whatever `target` allows.
+///
+/// Returns how many were written; fewer if the source cannot be read from some byte on.
+///
+/// # Errors
+///
+/// The errno, if not even one was.
+pub(crate) fn forced_write(memory: BorrowedFd<'_>, source: *const u8, target: Span) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < target.len {
+        let at = i64::try_from(target.start + done).map_err(|_| Errno::EINVAL)?;
+        let from = source.wrapping_add(done).cast();
+        // SAFETY: the kernel reads the source and answers EFAULT if it cannot; it writes pages of ours
+        // (invariant 1), which no reference points into (2).
+        let answer = unsafe { libc::pwrite64(memory.as_raw_fd(), from, target.len - done, at) };
+        match usize::try_from(answer) {
+            Ok(0) => break,
+            Ok(written) => done += written,
+            Err(_) => match last_errno() {
+                Errno::EINTR => {}
+                errno if done == 0 => return Err(errno),
+                _ => break,
+            },
+        }
+    }
+    Ok(done)
+}
+
+/// The thread's identity without a system call: its thread pointer, which glibc and musl keep in its
+/// first word.
+pub(crate) fn thread_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: on x86-64 `fs:0` holds the thread pointer itself in every thread of the C library's.
+    unsafe {
+        std::arch::asm!("mov {}, fs:0", out(reg) pointer, options(nostack, preserves_flags, readonly));
+    }
+    pointer
+}
+
+/// The thread's id.
+pub(crate) fn thread_id() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    u32::try_from(unsafe { libc::gettid() }).unwrap_or(0)
+}
+
+/// Lets another thread run.
+pub(crate) fn yield_now() {
+    // SAFETY: takes nothing and cannot fail.
+    let _always_zero = unsafe { libc::sched_yield() };
+}
+
+/// Writes a sentence to standard error and ends the process: for bugs found in a signal handler.
+pub(crate) fn die(sentence: &str) -> ! {
+    warn(sentence);
+    // SAFETY: takes nothing; async-signal-safe.
+    unsafe { libc::abort() }
+}
+
+/// Writes a sentence to standard error, from anywhere.
+pub(crate) fn warn(sentence: &str) {
+    // SAFETY: a live slice of that length.
+    let _nobody_reads = unsafe { libc::write(libc::STDERR_FILENO, sentence.as_ptr().cast(), sentence.len()) };
+}
+
+/// Bytes that are zero until somebody stores to them, for the rest of the process.
+pub(crate) struct Reservation {
+    bytes: &'static [AtomicU8],
+}
+
+/// Reserves `len` bytes that read as zeros and count as no memory until they are made writable.
+///
+/// Never unmapped, so the slice lives for ever.
+pub(crate) fn reserve_zeros(len: usize) -> Result<Reservation, Errno> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(last_errno());
+    }
+    // SAFETY: just mapped, ours. An error leaves zeros in core dumps, nothing worse.
+    let _kept_out_of_dumps = unsafe { libc::madvise(start, len, libc::MADV_DONTDUMP) };
+    // SAFETY: mapped for ever, all zero bytes, and zero is a value of an atomic byte.
+    Ok(Reservation { bytes: unsafe { std::slice::from_raw_parts(start.cast(), len) } })
+}
+
+impl Reservation {
+    /// All of it.
+    pub(crate) const fn bytes(&self) -> &'static [AtomicU8] {
+        self.bytes
+    }
+
+    /// The pages that hold `part`, rounded outwards; `None` if it is empty or not part of this.
+    pub(crate) fn span(&self, part: &[AtomicU8], page_size: usize) -> Option<Span> {
+        let all = self.bytes.as_ptr_range();
+        let part = part.as_ptr_range();
+        if part.is_empty() || part.start < all.start || all.end < part.end {
+            return None;
+        }
+        let start = part.start.addr() & !(page_size - 1);
+        let end = part.end.addr().next_multiple_of(page_size);
+        // SAFETY: whole pages of the reservation, which begins and ends at a page (invariant 1).
+        Some(unsafe { Span::new(start, end - start) })
+    }
+}
+
+/// Reads `target.len()` bytes at `source` as a system call would: EFAULT where the thread could not.
+///
+/// Goes through a pipe, because the kernel's checked copies are to be had nowhere else without
+/// privilege; for arguments of a few bytes and probes of one page.
+pub(crate) fn copy_in(source: usize, target: &mut [u8]) -> Result<(), Errno> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|_| Errno::ENOMEM)?;
+    // SAFETY: the kernel reads the source and answers EFAULT if it cannot.
+    let answer = unsafe { libc::write(writer.as_raw_fd(), source as *const c_void, target.len()) };
+    if usize::try_from(answer) != Ok(target.len()) {
+        return Err(Errno::EFAULT);
+    }
+    let mut done = 0;
+    while let Some(rest) = target.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        done += rustix::io::read(&reader, rest).map_err(|_| Errno::EFAULT)?;
+    }
+    Ok(())
+}
+
+/// Whether `len` bytes at `source`, at most a page, could be read by a system call.
+pub(crate) fn is_readable(source: usize, len: usize) -> bool {
+    let Ok((_reader, writer)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else { return false };
+    // SAFETY: the kernel reads the source and answers EFAULT if it cannot.
+    let answer = unsafe { libc::write(writer.as_raw_fd(), source as *const c_void, len) };
+    usize::try_from(answer) == Ok(len)
+}
+
+/// Writes `source` to `target` as a system call would.
+///
+/// # Safety
+///
+/// The caller lets the bytes at `target` change, as with any system call that is given a buffer.
+pub(crate) unsafe fn copy_out(source: &[u8], target: usize) -> Result<(), Errno> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|_| Errno::ENOMEM)?;
+    rustix::io::write(&writer, source).map_err(|_| Errno::EFAULT)?;
+    // SAFETY: the kernel writes the target, which the caller lets change, and answers EFAULT if it cannot.
+    let answer = unsafe { libc::read(reader.as_raw_fd(), target as *mut c_void, source.len()) };
+    if usize::try_from(answer) == Ok(source.len()) { Ok(()) } else { Err(Errno::EFAULT) }
+}

@@ -110,7 +110,7 @@ impl<E: Embedder> AddressSpace<E> {
             };
             let size = taken.message_size;
             for (target, message) in room.chunks_exact_mut(size.max(1)).zip(taken.messages()) {
-                target.copy_from_slice(message);
+                target.iter_mut().zip(message).for_each(|(target, byte)| *target = *byte);
                 done = done.saturating_add(size);
             }
             self.delivered(taken);

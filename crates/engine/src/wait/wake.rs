@@ -67,16 +67,16 @@ impl Woken {
         self.len >= BATCH
     }
 
+    /// Adds a sleeper, oldest first.
     fn push(&mut self, arrival: u64, id: WaiterId) {
-        if let Some(slot) = self.ids.get_mut(self.len) {
-            *slot = (arrival, id);
-            self.len = self.len.saturating_add(1);
+        let mut added = (arrival, id);
+        let taken = self.ids.iter_mut().take(self.len);
+        for slot in taken.filter(|slot| slot.0 > arrival) {
+            core::mem::swap(slot, &mut added);
         }
-    }
-
-    fn sort(&mut self) {
-        if let Some(ids) = self.ids.get_mut(..self.len) {
-            ids.sort_unstable_by_key(|(arrival, _)| *arrival);
+        if let Some(slot) = self.ids.get_mut(self.len) {
+            *slot = added;
+            self.len = self.len.saturating_add(1);
         }
     }
 }
@@ -133,7 +133,6 @@ impl<E: Embedder> State<E> {
             self.release_sleeper(id, phase);
             woken.push(place.arrival, id);
         }
-        woken.sort();
         woken
     }
 
@@ -158,7 +157,6 @@ impl<E: Embedder> State<E> {
             woken.push(arrival, id);
             left = left.saturating_sub(1);
         }
-        woken.sort();
         woken
     }
 

@@ -67,19 +67,20 @@ pub fn errno(error: impl Into<EngineError>) -> Errno {
         EngineError::Handshake(_) => Errno::EINVAL,
         EngineError::Register(error) => match error {
             RegisterError::NotEnabled | RegisterError::BadModes => Errno::EINVAL,
-            RegisterError::NothingAbove => Errno::ENOMEM,
+            RegisterError::Gone | RegisterError::NothingAbove => Errno::ENOMEM,
             RegisterError::NothingMapped | RegisterError::WrongKind => Errno::EINVAL,
             RegisterError::Busy(_) => Errno::EBUSY,
             RegisterError::NoMemory => Errno::ENOMEM,
         },
         EngineError::Unregister(error) => match error {
             UnregisterError::NotEnabled => Errno::EINVAL,
-            UnregisterError::NothingAbove => Errno::ENOMEM,
+            UnregisterError::Gone | UnregisterError::NothingAbove => Errno::ENOMEM,
             UnregisterError::NothingMapped | UnregisterError::WrongKind | UnregisterError::Foreign(_) => Errno::EINVAL,
             UnregisterError::NoMemory => Errno::ENOMEM,
         },
         EngineError::Fill(error) => match error {
             FillError::NotEnabled | FillError::BadModes => Errno::EINVAL,
+            FillError::Gone => Errno::ESRCH,
             FillError::NotOneMapping => Errno::ENOENT,
             FillError::NotWriteProtectable => Errno::EINVAL,
         },

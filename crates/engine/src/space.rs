@@ -49,6 +49,8 @@ pub(crate) struct State<E: Embedder> {
     pub(crate) contexts: Slots<Context, E::Storage<Slot<Context>>>,
     /// How many sleepers have ever joined: the next one's arrival.
     pub(crate) arrivals: u64,
+    /// The address space has ended; its contexts live on, referring to nothing (W29).
+    pub(crate) is_gone: bool,
 }
 
 impl<E: Embedder> AddressSpace<E> {
@@ -60,6 +62,7 @@ impl<E: Embedder> AddressSpace<E> {
             waiters: Slots::new(E::storage(capacities.waiters)?),
             contexts: Slots::new(E::storage(capacities.contexts)?),
             arrivals: 0,
+            is_gone: false,
         };
         Some(Self { state: E::Lock::new(state), pages, limits })
     }

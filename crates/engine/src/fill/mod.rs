@@ -55,6 +55,8 @@ pub enum FillError {
     NotEnabled,
     /// A mode that the fill does not have.
     BadModes,
+    /// The address space has ended.
+    Gone,
     /// The range is not one mapping that is registered.
     NotOneMapping,
     /// Protected pages asked for where write protection is not registered.
@@ -220,6 +222,9 @@ impl<E: Embedder> State<E> {
         };
         if bad {
             return Err(FillError::BadModes);
+        }
+        if self.is_gone {
+            return Err(FillError::Gone);
         }
         let (found, registration) = self.registrations.get(range.start()).ok_or(FillError::NotOneMapping)?;
         if found.end() < range.end() {

@@ -81,6 +81,9 @@ impl<E: Embedder> State<E> {
         if !modes.unknown().is_empty() || modes.contains(WriteprotectModes::WP | WriteprotectModes::DONTWAKE) {
             return Err(FillError::BadModes);
         }
+        if self.is_gone {
+            return Err(FillError::Gone);
+        }
         let mut mapped = mappings.iter().filter_map(|mapping| range.intersect(mapping.range)).peekable();
         if mapped.peek().is_none() {
             return Err(FillError::NotOneMapping);

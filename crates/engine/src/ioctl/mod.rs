@@ -228,6 +228,8 @@ impl<E: Embedder> AddressSpace<E> {
                 Reply { answer: Answer::new(structs::Register::ANSWER.start, &word), ..ok }
             }
             (Call::Fill { fill, .. }, Outcome::Ended(end)) => self.answer_fill(fill, &end),
+            // The address space is gone: the word is not written either (`m/fill/order`).
+            (Call::Fill { .. }, Outcome::Refused(Errno::ESRCH)) => Reply::refused(Errno::ESRCH),
             (Call::Fill { fill, .. }, Outcome::Refused(errno)) => {
                 Reply { answer: fill_word(fill, i64::from(errno.raw()).wrapping_neg()), ..Reply::refused(errno) }
             }

@@ -26,6 +26,24 @@ impl<E: Embedder> AddressSpace<E> {
         })
     }
 
+    /// The address space ended, by exit or exec, while descriptors of its contexts live on.
+    ///
+    /// Its registrations end and its sleepers, if any thread is left to leave, retry. From now on calls
+    /// answer that it is gone; nothing keeps its memory alive (W29).
+    pub fn exited(&self) -> Woken {
+        self.state.with(|state| {
+            state.is_gone = true;
+            while let Some((range, _)) = state.registrations.first_from(Page::new(0)) {
+                // Clearing a whole interval takes no storage.
+                if state.registrations.clear(range).is_err() {
+                    break;
+                }
+            }
+            let all = PageRange::new(Page::new(0), Page::new(u64::MAX));
+            all.map_or_else(Woken::default, |all| state.wake_range(Select::Everybody, all))
+        })
+    }
+
     /// A mapping moved away from `from`. Without an event for it the registration does not go along:
     /// the same as [`removed`](Self::removed).
     pub fn moved(&self, from: PageRange) -> Option<Woken> {

@@ -21,6 +21,8 @@ pub enum RegisterError {
     NotEnabled,
     /// No mode, or one that the protocol or this memory does not have.
     BadModes,
+    /// The address space has ended.
+    Gone,
     /// Nothing is mapped in the range or anywhere above it.
     NothingAbove,
     /// Nothing is mapped in the range.
@@ -111,6 +113,9 @@ impl<E: Embedder> State<E> {
         }
         if modes.is_empty() || !modes.difference(rules.modes).is_empty() {
             return Err(RegisterError::BadModes);
+        }
+        if self.is_gone {
+            return Err(RegisterError::Gone);
         }
         let first = mappings.first().ok_or(RegisterError::NothingAbove)?;
         if first.range.start() >= range.end() {

@@ -15,6 +15,8 @@ use crate::wait::wake::{Select, Woken};
 pub enum UnregisterError {
     /// No such context, or (modern) no handshake yet.
     NotEnabled,
+    /// The address space has ended.
+    Gone,
     /// Nothing is mapped in the range or anywhere above it.
     NothingAbove,
     /// Nothing is mapped in the range.
@@ -51,6 +53,9 @@ impl<E: Embedder> State<E> {
         let context = self.contexts.get(id.0).ok_or(UnregisterError::NotEnabled)?;
         if context.rules.handshake_first && !context.is_running() {
             return Err(UnregisterError::NotEnabled);
+        }
+        if self.is_gone {
+            return Err(UnregisterError::Gone);
         }
         let first = mappings.first().ok_or(UnregisterError::NothingAbove)?;
         if first.range.start() >= range.end() {

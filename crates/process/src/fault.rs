@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "promises what a signal handler may do; the two invariants above are the proof")]
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use userfault_engine::{Access, ContextId, Left, Origin, Page, PageRange, Patience, Verdict, WaiterId, Why};
 use userfault_signal::{Disposition, FaultContext, FaultHandler, FutexWait, SignalsBlocked, futex_wait};
@@ -20,6 +21,10 @@ use crate::fill::Bytes;
 use crate::host::Host;
 use crate::states::PAGE_SIZE;
 use crate::sys;
+
+/// A wait with a timeout is never restarted behind our back after a signal handler with SA_RESTART: it
+/// ends with EINTR, so the sleeper leaves and faults again, as the kernel's does (`m/fault/signal`).
+const NAP: Duration = Duration::from_secs(3600);
 
 /// The handler that the host installs.
 pub(crate) struct Faults;
@@ -122,6 +127,8 @@ impl Host {
         }
         if let Some(left_behind) = thread.as_ref().and_then(|thread| thread.sleeps_in(waiter)) {
             let _left = self.engine(context.signals_blocked()).leave(left_behind, Why::Interrupted);
+            // Its sleeper may come back to the futex: it must find the word changed, and leave.
+            self.unpark_one(left_behind);
         }
         if let Some(ring) = ring {
             self.ring(ring);
@@ -141,7 +148,7 @@ impl Host {
             if self.engine(blocked).leave(waiter, Why::Check) != Left::Asleep {
                 return;
             }
-            match blocked.while_unblocked(|| futex_wait(word, seen, None)) {
+            match blocked.while_unblocked(|| futex_wait(word, seen, Some(NAP))) {
                 FutexWait::Interrupted => {
                     let _left = self.engine(blocked).leave(waiter, Why::Interrupted);
                     return;

@@ -15,8 +15,8 @@ use crate::sys;
 
 /// Twice the number of sleepers there can be.
 const ROWS: usize = 1 << 17;
-/// Words per row: thread pointer, sleeper, last fault, its layout stamp and count, monitor of.
-const WORDS: usize = 5;
+/// Words per row: thread pointer, sleeper, last vain fault, their count, monitor of, monitor's thread id.
+const WORDS: usize = 6;
 
 pub(crate) struct Threads {
     rows: Zeroed<AtomicU64Row>,
@@ -76,7 +76,7 @@ impl Thread<'_> {
     /// Counts faults in a row at `address` although the page is accessible and nothing has changed
     /// since (`stamp`); from the third on it is the program's own protection (H24).
     pub(crate) fn faults_in_vain(&self, address: usize, stamp: u64) -> bool {
-        let [_, _, last, count, _] = self.row;
+        let [_, _, last, count, ..] = self.row;
         let here = (address as u64).rotate_left(17) ^ stamp;
         if last.swap(here, Relaxed) != here {
             count.store(0, Relaxed);
@@ -86,20 +86,22 @@ impl Thread<'_> {
 
     /// Progress was made: the count of vain faults starts again.
     pub(crate) fn got_on(&self) {
-        let [_, _, last, _, _] = self.row;
+        let [_, _, last, ..] = self.row;
         last.store(0, Relaxed);
     }
 
     /// Says that this thread answers the faults of `context`, or no longer any.
     pub(crate) fn monitors(&self, context: Option<ContextId>) {
-        let [_, _, _, _, monitor] = self.row;
+        let [.., monitor, id] = self.row;
         monitor.store(context.map_or(0, name), Relaxed);
+        id.store(u64::from(sys::thread_id()), Relaxed);
     }
 
     /// Whether this thread was to answer the faults of `context` itself (W35).
     pub(crate) fn is_monitor_of(&self, context: ContextId) -> bool {
-        let [_, _, _, _, monitor] = self.row;
-        monitor.load(Relaxed) == name(context)
+        let [.., monitor, id] = self.row;
+        // A later thread with the same thread pointer is somebody else.
+        monitor.load(Relaxed) == name(context) && id.load(Relaxed) == u64::from(sys::thread_id())
     }
 }
 

@@ -93,6 +93,8 @@ pub fn errno(error: impl Into<EngineError>) -> Errno {
         EngineError::Read(error) => match error {
             ReadError::NotEnabled | ReadError::TooSmall => Errno::EINVAL,
             ReadError::Empty => Errno::EAGAIN,
+            // ESHUTDOWN, which no kernel answers here: only who can shut a context down sees it.
+            ReadError::ShutDown => Errno::from_raw(108),
         },
     }
 }

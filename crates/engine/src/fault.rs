@@ -93,7 +93,7 @@ impl Need {
     const fn still_holds(self, now: PageState) -> bool {
         match self {
             Self::Fill => now.is_absent(),
-            Self::Unprotect => matches!(now, PageState::WriteProtected | PageState::MissingProtected),
+            Self::Unprotect => matches!(now, PageState::WriteProtected),
             Self::ChangeToEnd => now.is_claimed(),
         }
     }
@@ -193,7 +193,7 @@ fn need(access: &Access, page: Page, modes: RegisterModes, state: PageState) -> 
     match state {
         // A fill by a monitor counts as missing for messages, as in the kernel.
         _ if missing && state.is_absent() => Ok(Need::Fill),
-        PageState::MissingProtected if access.write && protecting => Ok(Need::Unprotect),
+        // A marker becomes a protected zero page first, also for a write, which then faults on that.
         PageState::Missing | PageState::MissingProtected => Err(Verdict::Zero(page)),
         PageState::WriteProtected if access.write && protecting => Ok(Need::Unprotect),
         PageState::WriteProtected if access.write => Err(Verdict::Unprotect(page)),

@@ -13,14 +13,15 @@ use crate::space::AddressSpace;
 impl<E: Embedder> AddressSpace<E> {
     /// The events that are set now; `nonblocking` is the descriptor's flag at this moment.
     ///
-    /// After release it is a hang-up (W17).
+    /// After release, or once shut down, it is a hang-up (W17).
     pub fn poll(&self, context: ContextId, nonblocking: bool) -> PollEvents {
         self.state.with(|state| {
             let Some(context) = state.contexts.get(context.0) else { return PollEvents::HUP };
             if context.api != Api::Running || (context.rules.poll_needs_nonblocking && !nonblocking) {
                 return PollEvents::ERR;
             }
-            if context.unread.len > 0 { PollEvents::IN } else { PollEvents::NONE }
+            let hang_up = if context.is_shut_down { PollEvents::HUP } else { PollEvents::NONE };
+            if context.unread.len > 0 { PollEvents::IN | hang_up } else { hang_up }
         })
     }
 }

@@ -25,6 +25,8 @@ pub enum ReadError {
     NotEnabled,
     /// There is no room for one message.
     TooSmall,
+    /// No fault is unread, and none is to be waited for: the context was shut down.
+    ShutDown,
     /// No fault is unread: sleep, or answer `EAGAIN`.
     Empty,
 }
@@ -138,7 +140,11 @@ impl<E: Embedder> State<E> {
             self.requeue(waiter, Phase::Read);
             taken.len = taken.len.saturating_add(1);
         }
-        if taken.len == 0 { Err(ReadError::Empty) } else { Ok(taken) }
+        match taken.len {
+            0 if context.is_shut_down => Err(ReadError::ShutDown),
+            0 => Err(ReadError::Empty),
+            _ => Ok(taken),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use userfault_abi::errno::Errno;
 use userfault_engine::ContextId;
 use userfault_memory::{Fixed, MapError};
-use userfault_signal::futex_wake;
+use userfault_signal::{SignalsBlocked, futex_wake};
 
 use crate::host::Host;
 
@@ -45,8 +45,6 @@ pub(crate) struct Bell {
     eventfd: OnceLock<OwnedFd>,
     /// This context's descriptor was asked for.
     polled: AtomicBool,
-    /// No more waiting: reads end with a result of their own (W17).
-    pub(crate) is_down: AtomicBool,
 }
 
 impl Bell {
@@ -60,7 +58,6 @@ impl Bell {
     /// A new context takes the slot.
     pub(crate) fn begin(&self) {
         self.polled.store(false, Ordering::Release);
-        self.is_down.store(false, Ordering::Release);
     }
 
     /// The descriptor to poll; made at the first call.
@@ -104,6 +101,15 @@ impl Bell {
 }
 
 impl Host {
+    /// Ends all waiting for events of the context.
+    pub(crate) fn shut_down(&self, context: ContextId) {
+        let blocked = SignalsBlocked::new();
+        self.engine(&blocked).shut_down(context);
+        if let Some(bell) = self.bells.as_ref().get(context.index()) {
+            bell.ring(u32::MAX >> 1);
+        }
+    }
+
     /// A fault was queued.
     pub(crate) fn ring(&self, context: ContextId) {
         if let Some(bell) = self.bells.as_ref().get(context.index()) {

@@ -196,10 +196,9 @@ impl Descriptor {
                     }
                     return Ok(done);
                 }
+                // The end of the stream, which no kernel has: see `shut_down`.
+                Err(ReadError::ShutDown) => return Ok(0),
                 Err(ReadError::Empty) if !nonblocking => {
-                    if bell.is_down.load(Ordering::Acquire) {
-                        return Ok(0);
-                    }
                     if futex_wait(&bell.count, seen, None) == FutexWait::Interrupted {
                         // Whoever was woken for a word that it leaves hands the wake on (W9).
                         bell.ring(1);
@@ -253,10 +252,7 @@ impl Descriptor {
 
     /// Ends every blocked read with 0 bytes, now and later (W17).
     pub fn shut_down(&self) {
-        if let Some(bell) = self.host.bells.as_ref().get(self.context.index()) {
-            bell.is_down.store(true, Ordering::Release);
-            bell.ring(u32::MAX >> 1);
-        }
+        self.host.shut_down(self.context);
     }
 }
 

@@ -224,12 +224,10 @@ impl Context {
             match self.take() {
                 Ok(taken) => return Ok(self.deliver(taken, events)),
                 Err(ReadError::Empty) => {}
+                Err(ReadError::ShutDown) => return Err(UffdError::ShutDown),
                 Err(error) => {
                     return Err(UffdError::System { operation: "reading events", errno: errno(error) });
                 }
-            }
-            if bell.is_down.load(Ordering::Acquire) {
-                return Err(UffdError::ShutDown);
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if wait == Wait::Never || left == Some(Duration::ZERO) {
@@ -337,9 +335,9 @@ impl userfault_client::Uffd for Uffd {
     }
 
     fn shut_down(&self) {
-        let bell = self.context.bell();
-        bell.is_down.store(true, Ordering::Release);
-        bell.ring(u32::MAX >> 1);
+        if self.context.check_process().is_ok() {
+            self.context.host.shut_down(self.context.id);
+        }
     }
 
     fn wake_all(&self) {

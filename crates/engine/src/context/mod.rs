@@ -152,6 +152,8 @@ pub(crate) struct Context {
     pub(crate) api: Api,
     pub(crate) features: Features,
     pub(crate) flags: OpenFlags,
+    /// Readers are not to wait any more (W17).
+    pub(crate) is_shut_down: bool,
     pub(crate) unread: Queue,
     pub(crate) read: Queue,
 }
@@ -164,6 +166,7 @@ impl Default for Context {
             api: Api::Waiting,
             features: Features::NONE,
             flags: OpenFlags::NONE,
+            is_shut_down: false,
             unread: Queue::default(),
             read: Queue::default(),
         }

@@ -33,6 +33,17 @@ pub struct Released {
 }
 
 impl<E: Embedder> AddressSpace<E> {
+    /// Tells readers and pollers that they wait in vain (W17): what is queued can still be read, then
+    /// reading ends with [`ReadError::ShutDown`](crate::ReadError::ShutDown), and poll reports a hang-up.
+    /// The embedder wakes those that wait. Registrations and sleepers stay.
+    pub fn shut_down(&self, context: ContextId) {
+        self.state.with(|state| {
+            if let Some(context) = state.contexts.get_mut(context.0) {
+                context.is_shut_down = true;
+            }
+        });
+    }
+
     /// From here on nobody joins this context's queues. `false` if there is no such context.
     pub fn begin_release(&self, context: ContextId) -> bool {
         self.state.with(|state| {

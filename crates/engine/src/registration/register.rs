@@ -117,7 +117,9 @@ impl<E: Embedder> State<E> {
         if self.is_gone {
             return Err(RegisterError::Gone);
         }
-        let first = mappings.first().ok_or(RegisterError::NothingAbove)?;
+        let nothing =
+            if rules.nothing_above_is_no_memory { RegisterError::NothingAbove } else { RegisterError::NothingMapped };
+        let first = mappings.first().ok_or(nothing)?;
         if first.range.start() >= range.end() {
             return Err(RegisterError::NothingMapped);
         }

@@ -57,7 +57,9 @@ impl<E: Embedder> State<E> {
         if self.is_gone {
             return Err(UnregisterError::Gone);
         }
-        let first = mappings.first().ok_or(UnregisterError::NothingAbove)?;
+        let above = context.rules.nothing_above_is_no_memory;
+        let nothing = if above { UnregisterError::NothingAbove } else { UnregisterError::NothingMapped };
+        let first = mappings.first().ok_or(nothing)?;
         if first.range.start() >= range.end() {
             return Err(UnregisterError::NothingMapped);
         }

@@ -28,11 +28,13 @@ const STEPS: &[Step] = &[
     step("fmt", "cargo fmt --all --check"),
     step("tidy", "cargo xtask tidy"),
     step("clippy", "cargo clippy --workspace --all-targets -- -D warnings"),
-    step("bare-metal", "cargo build -p userfault-abi -p userfault-engine --target x86_64-unknown-none"),
+    step("no-panic", "cargo build -p userfault-bare-metal --target x86_64-unknown-none --profile bare-metal"),
     step("test", "cargo test --workspace"),
     step("rustdoc", "cargo doc --workspace --no-deps --lib").env(&[("RUSTDOCFLAGS", "-D warnings")]),
     step("aarch64", "cargo check -p userfault-linux -p userfault-client -p userfault-memory --target aarch64-unknown-linux-gnu").where_installed("rustup target list --installed", "aarch64-unknown-linux-gnu"),
     step("miri", "cargo +nightly miri test -p userfault-abi -p userfault-engine -p userfault-client").where_installed("rustup component list --toolchain nightly --installed", "miri"),
+    step("loom", "cargo test -p userfault-engine --release --test loom --target-dir target/loom").env(&[("RUSTFLAGS", "--cfg loom")]),
+    step("mutants", "cargo xtask mutants"),
 ];
 
 impl Step {

@@ -44,8 +44,8 @@ mod testing;
 mod words;
 
 pub use bits::{
-    ContinueModes, CopyModes, Features, IoctlMask, MoveModes, OpenFlags, PagefaultFlags,
-    PoisonModes, RegisterModes, WriteprotectModes, ZeropageModes,
+    ContinueModes, CopyModes, Features, IoctlMask, MoveModes, OpenFlags, PagefaultFlags, PoisonModes, RegisterModes,
+    WriteprotectModes, ZeropageModes,
 };
 pub use errno::Errno;
 pub use message::{Message, MessageEvent};

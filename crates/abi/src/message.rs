@@ -95,22 +95,10 @@ impl Message {
                 address: second,
                 thread: first_half(third),
             },
-            event::FORK => MessageEvent::Fork {
-                descriptor: first_half(first),
-            },
-            event::REMAP => MessageEvent::Remap {
-                from: first,
-                to: second,
-                len: third,
-            },
-            event::REMOVE => MessageEvent::Remove {
-                start: first,
-                end: second,
-            },
-            event::UNMAP => MessageEvent::Unmap {
-                start: first,
-                end: second,
-            },
+            event::FORK => MessageEvent::Fork { descriptor: first_half(first) },
+            event::REMAP => MessageEvent::Remap { from: first, to: second, len: third },
+            event::REMOVE => MessageEvent::Remove { start: first, end: second },
+            event::UNMAP => MessageEvent::Unmap { start: first, end: second },
             event => MessageEvent::Unknown { event },
         }
     }
@@ -118,10 +106,7 @@ impl Message {
     /// Announces a fault; every byte that the event does not use is 0.
     #[must_use]
     pub fn pagefault(flags: PagefaultFlags, address: u64, thread: u32) -> Self {
-        Self::build(
-            event::PAGEFAULT,
-            [flags.bits(), address, in_first_half(thread)],
-        )
+        Self::build(event::PAGEFAULT, [flags.bits(), address, in_first_half(thread)])
     }
 
     /// Hands over a descriptor for the child's memory; every byte that the event does not use is 0.

@@ -26,9 +26,7 @@ pub const API_BITS: u64 = 0x1;
 /// # Source
 ///
 /// The patch series of May 2015, 03 of 23.
-pub const API_IOCTLS: IoctlMask = IoctlMask::REGISTER
-    .union(IoctlMask::UNREGISTER)
-    .union(IoctlMask::API);
+pub const API_IOCTLS: IoctlMask = IoctlMask::REGISTER.union(IoctlMask::UNREGISTER).union(IoctlMask::API);
 
 /// The ioctls that REGISTER answers for a range.
 ///
@@ -42,9 +40,7 @@ pub const RANGE_IOCTLS: IoctlMask = IoctlMask::WAKE;
 /// # Source
 ///
 /// The patch series of May 2015, 20 to 23 of 23.
-pub const RANGE_IOCTLS_WITH_FILLS: IoctlMask = IoctlMask::WAKE
-    .union(IoctlMask::COPY)
-    .union(IoctlMask::ZEROPAGE);
+pub const RANGE_IOCTLS_WITH_FILLS: IoctlMask = IoctlMask::WAKE.union(IoctlMask::COPY).union(IoctlMask::ZEROPAGE);
 
 /// One fault, as it travels.
 ///
@@ -124,10 +120,7 @@ mod tests {
         assert_eq!(API_IOCTLS.bits(), 0x8000_0000_0000_0003);
         assert_eq!(RANGE_IOCTLS.bits(), 0x4);
         assert_eq!(RANGE_IOCTLS_WITH_FILLS.bits(), 0x1C);
-        assert_eq!(
-            (Word::BIT_WRITE, Word::BIT_WP, Word::BITS, Word::SIZE),
-            (1, 2, 2, 8)
-        );
+        assert_eq!((Word::BIT_WRITE, Word::BIT_WP, Word::BITS, Word::SIZE), (1, 2, 2, 8));
     }
 
     #[test]
@@ -150,14 +143,8 @@ mod tests {
 
     #[test]
     fn the_low_bits_of_the_address_given_do_not_pose_as_flags() {
-        assert_eq!(
-            Word::new(0x7003, false, false),
-            Word::new(0x7000, false, false)
-        );
-        assert_eq!(
-            Word::new(0x7007, false, false).to_bytes(),
-            0x7004_u64.to_ne_bytes()
-        );
+        assert_eq!(Word::new(0x7003, false, false), Word::new(0x7000, false, false));
+        assert_eq!(Word::new(0x7007, false, false).to_bytes(), 0x7004_u64.to_ne_bytes());
     }
 
     #[test]

@@ -51,12 +51,7 @@ pub const READ: u8 = 2;
 #[must_use]
 pub const fn ioc(direction: u8, number: u8, size: u16) -> u32 {
     let [size_low, size_high] = size.to_le_bytes();
-    u32::from_le_bytes([
-        number,
-        TYPE,
-        size_low,
-        (size_high & 0x3F) | (direction << 6),
-    ])
+    u32::from_le_bytes([number, TYPE, size_low, (size_high & 0x3F) | (direction << 6)])
 }
 
 macro_rules! requests {
@@ -111,13 +106,11 @@ requests! {
 #[cfg(test)]
 mod tests {
     use super::{
-        API, CONTINUE, COPY, DEVICE_PATH, MOVE, NEW, POISON, REGISTER, SYSCALL_X86_64, TYPE,
-        UFFD_API, UNREGISTER, WAKE, WRITEPROTECT, ZEROPAGE, ioc, name,
+        API, CONTINUE, COPY, DEVICE_PATH, MOVE, NEW, POISON, REGISTER, SYSCALL_X86_64, TYPE, UFFD_API, UNREGISTER,
+        WAKE, WRITEPROTECT, ZEROPAGE, ioc, name,
     };
     use crate::bits::IoctlMask;
-    use crate::structs::{
-        self, Api, Continue, Move, Poison, Range, Register, Writeprotect, Zeropage,
-    };
+    use crate::structs::{self, Api, Continue, Move, Poison, Range, Register, Writeprotect, Zeropage};
 
     /// Request, its number literally, its name, its argument's length.
     const TABLE: [(u32, u32, &str, usize); 11] = [
@@ -128,12 +121,7 @@ mod tests {
         (COPY, 0xC028_AA03, "COPY", structs::Copy::SIZE),
         (ZEROPAGE, 0xC020_AA04, "ZEROPAGE", Zeropage::SIZE),
         (MOVE, 0xC028_AA05, "MOVE", Move::SIZE),
-        (
-            WRITEPROTECT,
-            0xC018_AA06,
-            "WRITEPROTECT",
-            Writeprotect::SIZE,
-        ),
+        (WRITEPROTECT, 0xC018_AA06, "WRITEPROTECT", Writeprotect::SIZE),
         (CONTINUE, 0xC020_AA07, "CONTINUE", Continue::SIZE),
         (POISON, 0xC020_AA08, "POISON", Poison::SIZE),
         (NEW, 0x0000_AA00, "NEW", 0),
@@ -150,11 +138,7 @@ mod tests {
     #[test]
     fn every_request_carries_the_length_of_its_structure() {
         for (request, _, short_name, size) in TABLE {
-            assert_eq!(
-                usize::try_from(request >> 16 & 0x3FFF),
-                Ok(size),
-                "{short_name}"
-            );
+            assert_eq!(usize::try_from(request >> 16 & 0x3FFF), Ok(size), "{short_name}");
         }
     }
 
@@ -169,14 +153,7 @@ mod tests {
 
     #[test]
     fn a_request_with_another_length_or_direction_has_no_name() {
-        for request in [
-            0xC018_AA3E,
-            0xC010_AA3F,
-            0x8018_AA3F,
-            0xC018_AB3F,
-            0,
-            u32::MAX,
-        ] {
+        for request in [0xC018_AA3E, 0xC010_AA3F, 0x8018_AA3F, 0xC018_AB3F, 0, u32::MAX] {
             assert_eq!(name(request), None, "{request:#x}");
         }
     }

@@ -41,12 +41,7 @@ pub(crate) fn from_bytes<const WORDS: usize>(bytes: &[u8]) -> [u64; WORDS] {
 
 /// Writes the words in order; bytes that no word reaches are 0.
 pub(crate) fn to_bytes<const WORDS: usize, const BYTES: usize>(words: [u64; WORDS]) -> [u8; BYTES] {
-    const {
-        assert!(
-            BYTES == WORDS * size_of::<u64>(),
-            "a structure is an array of words"
-        )
-    };
+    const { assert!(BYTES == WORDS * size_of::<u64>(), "a structure is an array of words") };
     let mut bytes = [0; BYTES];
     let (chunks, _) = bytes.as_chunks_mut();
     for (chunk, word) in chunks.iter_mut().zip(words) {
@@ -62,14 +57,9 @@ mod tests {
     #[test]
     fn a_word_that_is_not_given_in_full_reads_as_zero() {
         let bytes: [u8; 24] = to_bytes([1, 2, 3]);
-        for (given, words) in [
-            (0, [0, 0, 0]),
-            (7, [0, 0, 0]),
-            (8, [1, 0, 0]),
-            (15, [1, 0, 0]),
-            (23, [1, 2, 0]),
-            (24, [1, 2, 3]),
-        ] {
+        for (given, words) in
+            [(0, [0, 0, 0]), (7, [0, 0, 0]), (8, [1, 0, 0]), (15, [1, 0, 0]), (23, [1, 2, 0]), (24, [1, 2, 3])]
+        {
             assert_eq!(from_bytes(&bytes[..given]), words, "{given} bytes given");
         }
     }

@@ -12,10 +12,7 @@
 //!    its test mapped itself and never reads or writes.
 
 #![cfg(not(miri))]
-#![expect(
-    unsafe_code,
-    reason = "raw system calls; the two invariants above are this file's proof"
-)]
+#![expect(unsafe_code, reason = "raw system calls; the two invariants above are this file's proof")]
 #![expect(clippy::expect_used, reason = "the helpers of a test may fail it")]
 
 #[path = "layout/header.rs"]
@@ -25,8 +22,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use userfault_abi::{
-    Api, Continue, Copy, Errno, Features, IoctlMask, Move, MoveModes, OpenFlags, Poison, Range,
-    Register, RegisterModes, Writeprotect, Zeropage,
+    Api, Continue, Copy, Errno, Features, IoctlMask, Move, MoveModes, OpenFlags, Poison, Range, Register,
+    RegisterModes, Writeprotect, Zeropage,
 };
 use userfault_abi::{original, request};
 
@@ -63,38 +60,25 @@ const CANARY: u8 = 0xA5;
 
 /// Asks the kernel with the first `input` bytes of `argument`, and canaries in all others; returns the
 /// errno, or `None` for success, and the buffer afterwards.
-fn ask(
-    descriptor: &OwnedFd,
-    request: u32,
-    argument: &[u8],
-    input: usize,
-) -> (Option<Errno>, [u8; 64]) {
+fn ask(descriptor: &OwnedFd, request: u32, argument: &[u8], input: usize) -> (Option<Errno>, [u8; 64]) {
     let mut buffer = [CANARY; 64];
     buffer[..input].copy_from_slice(&argument[..input]);
     assert!(request >> 16 & 0x3FFF <= 64, "invariant 1");
     // SAFETY:
     // 1. The kernel stays within the length in the request word, which is at most the buffer's.
     // 2. What the argument names is never mapped, or a page nobody looks at (invariant 2).
-    let result =
-        unsafe { libc::ioctl(descriptor.as_raw_fd(), request.into(), buffer.as_mut_ptr()) };
-    let errno = (result < 0)
-        .then(|| Errno::from_raw(io::Error::last_os_error().raw_os_error().unwrap_or(0)));
+    let result = unsafe { libc::ioctl(descriptor.as_raw_fd(), request.into(), buffer.as_mut_ptr()) };
+    let errno = (result < 0).then(|| Errno::from_raw(io::Error::last_os_error().raw_os_error().unwrap_or(0)));
     (errno, buffer)
 }
 
 /// A descriptor after the handshake, and the features that were answered.
 fn shake_hands() -> Option<(OwnedFd, Features)> {
     let descriptor = open()?;
-    let asked = Api {
-        api: request::UFFD_API,
-        ..Api::default()
-    };
+    let asked = Api { api: request::UFFD_API, ..Api::default() };
     let (errno, buffer) = ask(&descriptor, request::API, &asked.encode(), Api::INPUT);
     assert_eq!(errno, None, "the handshake");
-    assert!(
-        buffer[Api::SIZE..].iter().all(|byte| *byte == CANARY),
-        "no longer than uffdio_api"
-    );
+    assert!(buffer[Api::SIZE..].iter().all(|byte| *byte == CANARY), "no longer than uffdio_api");
     let answer = Api::decode(&buffer).expect("the buffer is long enough");
     assert_eq!(answer.api, request::UFFD_API);
     assert_eq!(answer.ioctls, original::API_IOCTLS.bits());
@@ -127,73 +111,20 @@ type Unmapped = (u32, Vec<u8>, usize, std::ops::Range<usize>);
 
 fn requests_on_unmapped_memory() -> [Unmapped; 6] {
     let page = page_size();
-    let range = Range {
-        start: 0,
-        len: page,
-    };
-    let copy = Copy {
-        src: page,
-        len: page,
-        ..Copy::default()
-    };
-    let moving = Move {
-        src: page,
-        len: page,
-        ..Move::default()
-    };
-    let zeropage = Zeropage {
-        range,
-        ..Zeropage::default()
-    };
-    let protect = Writeprotect {
-        range,
-        ..Writeprotect::default()
-    };
-    let proceed = Continue {
-        range,
-        ..Continue::default()
-    };
-    let poison = Poison {
-        range,
-        ..Poison::default()
-    };
+    let range = Range { start: 0, len: page };
+    let copy = Copy { src: page, len: page, ..Copy::default() };
+    let moving = Move { src: page, len: page, ..Move::default() };
+    let zeropage = Zeropage { range, ..Zeropage::default() };
+    let protect = Writeprotect { range, ..Writeprotect::default() };
+    let proceed = Continue { range, ..Continue::default() };
+    let poison = Poison { range, ..Poison::default() };
     [
-        (
-            request::COPY,
-            copy.encode().to_vec(),
-            Copy::INPUT,
-            Copy::ANSWER,
-        ),
-        (
-            request::MOVE,
-            moving.encode().to_vec(),
-            Move::INPUT,
-            Move::ANSWER,
-        ),
-        (
-            request::ZEROPAGE,
-            zeropage.encode().to_vec(),
-            Zeropage::INPUT,
-            Zeropage::ANSWER,
-        ),
-        (
-            request::WRITEPROTECT,
-            protect.encode().to_vec(),
-            Writeprotect::INPUT,
-            Writeprotect::ANSWER,
-        ),
-        (
-            request::CONTINUE,
-            proceed.encode().to_vec(),
-            Continue::INPUT,
-            Continue::ANSWER,
-        ),
-        (
-            request::POISON,
-            poison.encode().to_vec(),
-            Poison::INPUT,
-            Poison::ANSWER,
-        ),
+        (request::COPY, copy.encode().to_vec(), Copy::INPUT, Copy::ANSWER),
+        (request::MOVE, moving.encode().to_vec(), Move::INPUT, Move::ANSWER),
+        (request::ZEROPAGE, zeropage.encode().to_vec(), Zeropage::INPUT, Zeropage::ANSWER),
+        (request::WRITEPROTECT, protect.encode().to_vec(), Writeprotect::INPUT, Writeprotect::ANSWER),
+        (request::CONTINUE, proceed.encode().to_vec(), Continue::INPUT, Continue::ANSWER),
+        (request::POISON, poison.encode().to_vec(), Poison::INPUT, Poison::ANSWER),
     ]
 }
 
@@ -233,19 +164,11 @@ fn a_fill_with_another_length_direction_or_number_is_not_recognised() {
         return;
     };
     for (request, argument, input, _) in requests_on_unmapped_memory() {
-        for wrong in [
-            request + (8 << 16),
-            request - (8 << 16),
-            request ^ (1 << 30),
-            request | 0x80,
-        ] {
+        for wrong in [request + (8 << 16), request - (8 << 16), request ^ (1 << 30), request | 0x80] {
             assert_eq!(request::name(wrong), None, "{wrong:#x}");
             let (errno, buffer) = ask(&descriptor, wrong, &argument, input);
             assert_eq!(errno, Some(Errno::EINVAL), "{wrong:#x}");
-            assert!(
-                buffer[input..].iter().all(|byte| *byte == CANARY),
-                "{wrong:#x}"
-            );
+            assert!(buffer[input..].iter().all(|byte| *byte == CANARY), "{wrong:#x}");
         }
     }
 }
@@ -263,23 +186,14 @@ fn map(pages: u64) -> u64 {
 
 /// Registers a range and returns the answered ioctls, after a look at what else was written.
 fn register(descriptor: &OwnedFd, range: Range, modes: RegisterModes) -> IoctlMask {
-    let argument = Register {
-        range,
-        mode: modes.bits(),
-        ioctls: 0,
-    }
-    .encode();
+    let argument = Register { range, mode: modes.bits(), ioctls: 0 }.encode();
     let (errno, buffer) = ask(descriptor, request::REGISTER, &argument, Register::INPUT);
     assert_eq!(errno, None);
     let mut expected = [CANARY; 64];
     expected[..Register::INPUT].copy_from_slice(&argument[..Register::INPUT]);
     expected[Register::ANSWER].copy_from_slice(&buffer[Register::ANSWER]);
     assert_eq!(buffer, expected);
-    IoctlMask::from_bits(
-        Register::decode(&buffer)
-            .expect("the buffer is long enough")
-            .ioctls,
-    )
+    IoctlMask::from_bits(Register::decode(&buffer).expect("the buffer is long enough").ioctls)
 }
 
 // spec: m/register/answer
@@ -291,17 +205,11 @@ fn a_registration_answers_the_ioctls_that_have_names() {
     if !is_complete(features) {
         return;
     }
-    let range = Range {
-        start: map(1),
-        len: page_size(),
-    };
+    let range = Range { start: map(1), len: page_size() };
     let fills = IoctlMask::COPY | IoctlMask::ZEROPAGE | IoctlMask::MOVE | IoctlMask::POISON;
     for (modes, ioctls) in [
         (RegisterModes::MISSING, IoctlMask::WAKE | fills),
-        (
-            RegisterModes::WP,
-            IoctlMask::WAKE | fills | IoctlMask::WRITEPROTECT,
-        ),
+        (RegisterModes::WP, IoctlMask::WAKE | fills | IoctlMask::WRITEPROTECT),
     ] {
         assert_eq!(register(&descriptor, range, modes), ioctls, "{modes}");
     }
@@ -309,10 +217,7 @@ fn a_registration_answers_the_ioctls_that_have_names() {
         let (errno, buffer) = ask(&descriptor, request, &range.encode(), Range::INPUT);
         assert_eq!(errno, None);
         assert_eq!(buffer[..Range::SIZE], range.encode());
-        assert!(
-            buffer[Range::SIZE..].iter().all(|byte| *byte == CANARY),
-            "nothing is written"
-        );
+        assert!(buffer[Range::SIZE..].iter().all(|byte| *byte == CANARY), "nothing is written");
     }
 }
 
@@ -328,33 +233,16 @@ fn a_move_tells_destination_from_source_and_knows_the_mode_for_holes() {
     let page = page_size();
     let registered = map(2);
     let free = registered + page;
-    register(
-        &descriptor,
-        Range {
-            start: registered,
-            len: page,
-        },
-        RegisterModes::MISSING,
-    );
+    register(&descriptor, Range { start: registered, len: page }, RegisterModes::MISSING);
     let holes = MoveModes::ALLOW_SRC_HOLES;
     for (dst, src, mode, errno, moved) in [
         (registered, free, MoveModes::NONE, Some(Errno::ENOENT), -2),
         (registered, free, holes, None, page.cast_signed()),
         (free, registered, holes, Some(Errno::EINVAL), -22), // the destination is not registered
     ] {
-        let argument = Move {
-            dst,
-            src,
-            len: page,
-            mode: mode.bits(),
-            moved: 0,
-        };
+        let argument = Move { dst, src, len: page, mode: mode.bits(), moved: 0 };
         let (answer, buffer) = ask(&descriptor, request::MOVE, &argument.encode(), Move::INPUT);
         assert_eq!(answer, errno, "{mode}");
-        assert_eq!(
-            Move::decode(&buffer),
-            Some(Move { moved, ..argument }),
-            "{mode}"
-        );
+        assert_eq!(Move::decode(&buffer), Some(Move { moved, ..argument }), "{mode}");
     }
 }

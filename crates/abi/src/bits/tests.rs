@@ -1,8 +1,8 @@
 //! Every bit once as a number, and the laws of a set that keeps what it does not know.
 
 use super::{
-    ContinueModes, CopyModes, Features, IoctlMask, MoveModes, OpenFlags, PagefaultFlags,
-    PoisonModes, RegisterModes, WriteprotectModes, ZeropageModes,
+    ContinueModes, CopyModes, Features, IoctlMask, MoveModes, OpenFlags, PagefaultFlags, PoisonModes, RegisterModes,
+    WriteprotectModes, ZeropageModes,
 };
 use crate::poll::PollEvents;
 use crate::testing::Words;
@@ -95,16 +95,8 @@ fn a_set_keeps_and_shows_the_bits_it_does_not_know() {
         (1, 0, "MISSING"),
         (7, 0, "MISSING|WP|MINOR"),
         (8, 8, "0x8"), // the first bit without a name
-        (
-            0x8000_0000_0000_000A,
-            0x8000_0000_0000_0008,
-            "WP|0x8000000000000008",
-        ),
-        (
-            u64::MAX,
-            u64::MAX - 7,
-            "MISSING|WP|MINOR|0xfffffffffffffff8",
-        ),
+        (0x8000_0000_0000_000A, 0x8000_0000_0000_0008, "WP|0x8000000000000008"),
+        (u64::MAX, u64::MAX - 7, "MISSING|WP|MINOR|0xfffffffffffffff8"),
     ] {
         let set = RegisterModes::from_bits(bits);
         assert_eq!(set.bits(), bits);
@@ -128,11 +120,7 @@ fn containing_asks_for_every_bit_and_intersecting_for_one() {
         (RegisterModes::NONE, RegisterModes::NONE, true, false),
     ] {
         assert_eq!(set.contains(other), contains, "{set} contains {other}");
-        assert_eq!(
-            set.intersects(other),
-            intersects,
-            "{set} intersects {other}"
-        );
+        assert_eq!(set.intersects(other), intersects, "{set} intersects {other}");
     }
 }
 
@@ -140,10 +128,7 @@ fn containing_asks_for_every_bit_and_intersecting_for_one() {
 fn the_operators_obey_the_laws_of_sets_for_unknown_bits_too() {
     let mut words = Words::from_seed(0x5EED_0001);
     for _ in 0..10_000 {
-        let (a, b) = (
-            Features::from_bits(words.next()),
-            Features::from_bits(words.next()),
-        );
+        let (a, b) = (Features::from_bits(words.next()), Features::from_bits(words.next()));
         assert_eq!((a | b).bits(), a.bits() | b.bits());
         assert_eq!((a & b).bits(), a.bits() & b.bits());
         assert_eq!((a - b) | (a & b), a);

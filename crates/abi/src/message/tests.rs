@@ -36,47 +36,28 @@ fn every_message_has_its_fields_at_their_offsets_and_zero_elsewhere() {
     for (message, expected, event) in [
         (
             Message::pagefault(flags, 0x1234_5000, 0xFFFF_FFFE),
-            bytes(
-                0x12,
-                &[&word(flags.bits()), &word(0x1234_5000), &half(0xFFFF_FFFE)],
-            ),
-            MessageEvent::Pagefault {
-                flags,
-                address: 0x1234_5000,
-                thread: 0xFFFF_FFFE,
-            },
+            bytes(0x12, &[&word(flags.bits()), &word(0x1234_5000), &half(0xFFFF_FFFE)]),
+            MessageEvent::Pagefault { flags, address: 0x1234_5000, thread: 0xFFFF_FFFE },
         ),
         (
             Message::fork(0xFFFF_FFFF),
             bytes(0x13, &[&half(0xFFFF_FFFF)]),
-            MessageEvent::Fork {
-                descriptor: 0xFFFF_FFFF,
-            },
+            MessageEvent::Fork { descriptor: 0xFFFF_FFFF },
         ),
         (
             Message::remap(1, 2, u64::MAX),
             bytes(0x14, &[&word(1), &word(2), &word(u64::MAX)]),
-            MessageEvent::Remap {
-                from: 1,
-                to: 2,
-                len: u64::MAX,
-            },
+            MessageEvent::Remap { from: 1, to: 2, len: u64::MAX },
         ),
         (
             Message::remove(1, u64::MAX),
             bytes(0x15, &[&word(1), &word(u64::MAX)]),
-            MessageEvent::Remove {
-                start: 1,
-                end: u64::MAX,
-            },
+            MessageEvent::Remove { start: 1, end: u64::MAX },
         ),
         (
             Message::unmap(u64::MAX, 1),
             bytes(0x16, &[&word(u64::MAX), &word(1)]),
-            MessageEvent::Unmap {
-                start: u64::MAX,
-                end: 1,
-            },
+            MessageEvent::Unmap { start: u64::MAX, end: 1 },
         ),
     ] {
         assert_eq!(message.to_bytes(), expected, "{event:?}");
@@ -102,11 +83,7 @@ fn any_bytes_survive_and_what_they_say_rebuilds_the_bytes_it_uses() {
         let message = Message::from_bytes(raw);
         assert_eq!(message.to_bytes(), raw);
         let rebuilt = match message.event() {
-            MessageEvent::Pagefault {
-                flags,
-                address,
-                thread,
-            } => Message::pagefault(flags, address, thread),
+            MessageEvent::Pagefault { flags, address, thread } => Message::pagefault(flags, address, thread),
             MessageEvent::Fork { descriptor } => Message::fork(descriptor),
             MessageEvent::Remap { from, to, len } => Message::remap(from, to, len),
             MessageEvent::Remove { start, end } => Message::remove(start, end),

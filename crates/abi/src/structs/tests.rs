@@ -11,11 +11,7 @@ macro_rules! check {
         let bytes = value.encode();
         assert_eq!($name::SIZE, $size, concat!(stringify!($name), " size"));
         assert_eq!($name::INPUT, $input, concat!(stringify!($name), " input"));
-        assert_eq!(
-            $name::ANSWER,
-            $answer,
-            concat!(stringify!($name), " answer")
-        );
+        assert_eq!($name::ANSWER, $answer, concat!(stringify!($name), " answer"));
         let words: Vec<u8> = (1..=$size / 8).flat_map(u64::to_ne_bytes).collect();
         assert_eq!(bytes[..], words[..], concat!(stringify!($name), " offsets"));
         assert_eq!($name::decode(&bytes), Some(value));
@@ -96,14 +92,8 @@ fn an_output_field_that_is_not_given_in_full_reads_as_zero() {
             for given in $name::INPUT..=$name::SIZE {
                 let again = $name::decode(&bytes[..given]).unwrap().encode();
                 let whole_words = given / 8 * 8;
-                assert!(
-                    again[..whole_words].iter().all(|byte| *byte == 0xFF),
-                    "{given} bytes"
-                );
-                assert!(
-                    again[whole_words..].iter().all(|byte| *byte == 0),
-                    "{given} bytes"
-                );
+                assert!(again[..whole_words].iter().all(|byte| *byte == 0xFF), "{given} bytes");
+                assert!(again[whole_words..].iter().all(|byte| *byte == 0), "{given} bytes");
             }
         };
     }
@@ -124,11 +114,7 @@ fn input_and_answer_leave_no_byte_undetermined() {
 
 #[test]
 fn a_failed_fill_answers_a_negative_errno() {
-    let bytes = Copy {
-        copy: -17,
-        ..Copy::default()
-    }
-    .encode();
+    let bytes = Copy { copy: -17, ..Copy::default() }.encode();
     assert_eq!(bytes[Copy::ANSWER], (-17_i64).to_ne_bytes());
     assert_eq!(Copy::decode(&bytes).unwrap().copy, -17);
 }

@@ -9,9 +9,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use userfault_abi::{
-    Api, Continue, ContinueModes, Copy, CopyModes, Errno, Features, IoctlMask, Message, Move,
-    MoveModes, OpenFlags, PagefaultFlags, Poison, PoisonModes, PollEvents, Range, Register,
-    RegisterModes, Writeprotect, WriteprotectModes, Zeropage, ZeropageModes,
+    Api, Continue, ContinueModes, Copy, CopyModes, Errno, Features, IoctlMask, Message, Move, MoveModes, OpenFlags,
+    PagefaultFlags, Poison, PoisonModes, PollEvents, Range, Register, RegisterModes, Writeprotect, WriteprotectModes,
+    Zeropage, ZeropageModes,
 };
 use userfault_abi::{event, original, request};
 
@@ -23,11 +23,7 @@ struct Question {
 }
 
 fn question(name: impl Into<String>, guard: &'static str, value: impl Into<u64>) -> Question {
-    Question {
-        name: name.into(),
-        guard,
-        value: value.into(),
-    }
+    Question { name: name.into(), guard, value: value.into() }
 }
 
 /// Macros, each its own guard.
@@ -56,26 +52,11 @@ macro_rules! structure {
 fn field(filled: &[u8], c: &str, c_field: &str, guard: &'static str) -> [Question; 2] {
     let offset = filled.iter().take_while(|byte| **byte == 0).count();
     let size = filled.iter().filter(|byte| **byte == 0xFF).count();
-    let all_together = filled
-        .iter()
-        .skip(offset)
-        .take(size)
-        .all(|byte| *byte == 0xFF);
-    assert!(
-        size > 0 && all_together,
-        "{c}.{c_field} is one run of bytes"
-    );
+    let all_together = filled.iter().skip(offset).take(size).all(|byte| *byte == 0xFF);
+    assert!(size > 0 && all_together, "{c}.{c_field} is one run of bytes");
     [
-        question(
-            format!("offsetof(struct {c}, {c_field})"),
-            guard,
-            length(offset),
-        ),
-        question(
-            format!("sizeof(((struct {c} *)0)->{c_field})"),
-            guard,
-            length(size),
-        ),
+        question(format!("offsetof(struct {c}, {c_field})"), guard, length(offset)),
+        question(format!("sizeof(((struct {c} *)0)->{c_field})"), guard, length(size)),
     ]
 }
 
@@ -116,18 +97,11 @@ fn message_questions() -> Vec<Question> {
     const M: u64 = u64::MAX;
     let all = PagefaultFlags::from_bits(M);
     let none = PagefaultFlags::NONE;
-    let mut questions = vec![question(
-        "sizeof(struct uffd_msg)",
-        "UFFD_API",
-        length(Message::SIZE),
-    )];
+    let mut questions = vec![question("sizeof(struct uffd_msg)", "UFFD_API", length(Message::SIZE))];
     for (message, c_field) in [
         (Message::pagefault(all, 0, 0), "arg.pagefault.flags"),
         (Message::pagefault(none, M, 0), "arg.pagefault.address"),
-        (
-            Message::pagefault(none, 0, u32::MAX),
-            "arg.pagefault.feat.ptid",
-        ),
+        (Message::pagefault(none, 0, u32::MAX), "arg.pagefault.feat.ptid"),
         (Message::fork(u32::MAX), "arg.fork.ufd"),
         (Message::remap(M, 0, 0), "arg.remap.from"),
         (Message::remap(0, M, 0), "arg.remap.to"),
@@ -226,9 +200,7 @@ fn feature_questions() -> Vec<Question> {
 
 /// The bits of `IoctlMask`, which the header gives as ioctl numbers.
 fn ioctl_questions() -> Vec<Question> {
-    let bit = |(guard, ioctls): (&'static str, IoctlMask)| {
-        question(format!("1ULL<<{guard}"), guard, ioctls.bits())
-    };
+    let bit = |(guard, ioctls): (&'static str, IoctlMask)| question(format!("1ULL<<{guard}"), guard, ioctls.bits());
     [
         ("_UFFDIO_REGISTER", IoctlMask::REGISTER),
         ("_UFFDIO_UNREGISTER", IoctlMask::UNREGISTER),
@@ -271,42 +243,25 @@ fn answers_of_the_header(questions: &[Question]) -> Option<HashMap<String, u64>>
          #include <sys/syscall.h>\n#include <linux/userfaultfd.h>\nint main(void) {\n",
     );
     for Question { name, guard, .. } in questions {
-        writeln!(
-            source,
-            "#ifdef {guard}\nprintf(\"%s\\t%llu\\n\", \"{name}\", (unsigned long long)({name}));\n#endif"
-        )
-        .expect("a string grows");
+        writeln!(source, "#ifdef {guard}\nprintf(\"%s\\t%llu\\n\", \"{name}\", (unsigned long long)({name}));\n#endif")
+            .expect("a string grows");
     }
     source.push_str("return 0; }\n");
 
     let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("layout");
-    let mut compiler = Command::new("cc")
-        .args(["-x", "c", "-", "-o"])
-        .arg(&program)
-        .stdin(Stdio::piped())
-        .spawn()
-        .ok()?;
+    let mut compiler =
+        Command::new("cc").args(["-x", "c", "-", "-o"]).arg(&program).stdin(Stdio::piped()).spawn().ok()?;
     let mut input = compiler.stdin.take().expect("piped above");
-    input
-        .write_all(source.as_bytes())
-        .expect("the compiler reads");
+    input.write_all(source.as_bytes()).expect("the compiler reads");
     drop(input);
-    assert!(
-        compiler.wait().expect("it was started").success(),
-        "cc refused:\n{source}"
-    );
+    assert!(compiler.wait().expect("it was started").success(), "cc refused:\n{source}");
 
-    let output = Command::new(program)
-        .output()
-        .expect("it was just compiled");
+    let output = Command::new(program).output().expect("it was just compiled");
     assert!(output.status.success());
     let lines = String::from_utf8(output.stdout).expect("C names are ASCII");
     let parse = |line: &str| {
         let (name, value) = line.split_once('\t').expect("a tab after the name");
-        (
-            name.to_owned(),
-            value.parse().expect("a number after the tab"),
-        )
+        (name.to_owned(), value.parse().expect("a number after the tab"))
     };
     Some(lines.lines().map(parse).collect())
 }
@@ -352,10 +307,7 @@ fn the_c_header_has_the_same_numbers_lengths_and_offsets() {
             compared += 1;
         } else {
             println!("the header lacks {name}");
-            assert!(
-                YOUNG.contains(guard),
-                "{name} is in every header since Linux 6.1"
-            );
+            assert!(YOUNG.contains(guard), "{name} is in every header since Linux 6.1");
         }
     }
     println!("{compared} of {} compared", questions.len());

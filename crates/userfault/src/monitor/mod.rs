@@ -1,0 +1,241 @@
+//! Threads that answer the faults of a region from a [`Source`].
+//!
+//! ```text
+//! MonitorBuilder ── serve ──> Monitor ── drop or join: shut the descriptor down, join the threads
+//!                               └─ n × worker.rs: read events → source → install → wake
+//! ```
+//!
+//! What can go wrong while a thread sleeps in a fault is decided here once: it is reported first, then the
+//! sleeper gets SIGBUS. It never sleeps for ever, and never sees zeros that nobody wrote.
+//!
+//! Kernel counterpart: the program in `userfaultfd(2)`, EXAMPLES.
+
+mod answer;
+mod error;
+mod stats;
+mod worker;
+
+use core::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use userfault_client::{Progress, Region, Uffd, UffdError};
+
+pub use error::MonitorError;
+pub use stats::MonitorStats;
+
+use crate::source::Source;
+use stats::Counters;
+use worker::Worker;
+
+/// What a monitor does, prepared; [`serve`](Self::serve) starts it.
+///
+/// # Examples
+///
+/// ```
+/// use userfault::{RegisterModes, prelude::*};
+///
+/// let uffd = userfault::open()?;
+/// let region = uffd.map(64, RegisterModes::MISSING)?;
+/// let ones = |_: std::ops::Range<usize>, into: &mut [u8]| {
+///     into.fill(1);
+///     Ok(())
+/// };
+/// let monitor = uffd.monitor(&region).with_window(16).serve(ones)?;
+/// let window = region.window(0..64)?;
+/// assert_eq!(window.as_ref()[5 * region.page_size()], 1);
+/// assert_eq!(monitor.join()?.pages_filled, 16);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct MonitorBuilder<U: Uffd> {
+    plan: Plan<U>,
+}
+
+/// What all threads of a monitor share.
+pub(crate) struct Plan<U: Uffd> {
+    uffd: Arc<U>,
+    region: U::Region,
+    window: usize,
+    on_error: Option<OnError>,
+    on_write: Option<OnWrite>,
+    /// Installs without waking; each message read is then woken for by itself.
+    install: Option<Install<U::Region>>,
+    record: Arc<Record>,
+}
+
+type OnError = Box<dyn Fn(&MonitorError) + Send + Sync>;
+type OnWrite = Box<dyn Fn(usize) + Send + Sync>;
+type Install<R> = fn(&R, usize, &[u8]) -> Result<Progress, UffdError>;
+
+/// What a monitor has done.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    counters: Counters,
+    first_error: Mutex<Option<MonitorError>>,
+}
+
+impl<U: Uffd + 'static> MonitorBuilder<U>
+where
+    U::Region: 'static,
+{
+    /// A monitor of `region`, which `uffd` mapped.
+    ///
+    /// It reads all events of the descriptor; a fault outside the region is an error.
+    #[must_use]
+    pub fn new(uffd: Arc<U>, region: U::Region) -> Self {
+        let record = Arc::new(Record::default());
+        Self { plan: Plan { uffd, region, window: 1, on_error: None, on_write: None, install: None, record } }
+    }
+
+    /// Fills `pages` pages for a fault in one of them: aligned groups, the last cut at the end of the
+    /// region. At least 1.
+    #[must_use]
+    pub fn with_window(mut self, pages: usize) -> Self {
+        self.plan.window = pages.clamp(1, self.plan.region.pages());
+        self
+    }
+
+    /// Called in the monitor's thread with each error, before the threads that wait for the page get
+    /// SIGBUS; who exits the process here decides what its user reads.
+    #[must_use]
+    pub fn on_error(mut self, report: impl Fn(&MonitorError) + Send + Sync + 'static) -> Self {
+        self.plan.on_error = Some(Box::new(report));
+        self
+    }
+
+    /// Called with the page, counted from the start of the region, when a write meets write protection,
+    /// before the protection is lifted: the contents are still the old ones.
+    ///
+    /// Messages are hints: it may be called for a page whose protection was lifted already.
+    #[must_use]
+    pub fn on_write(mut self, save: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        self.plan.on_write = Some(Box::new(save));
+        self
+    }
+
+    /// Brings pages by `install`, which wakes nobody, and wakes for each message that was read: the
+    /// original protocol.
+    #[must_use]
+    pub fn install_with(mut self, install: Install<U::Region>) -> Self {
+        self.plan.install = Some(install);
+        self
+    }
+
+    /// Starts a thread that answers from `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`MonitorError::Spawn`].
+    pub fn serve(self, source: impl Source) -> Result<Monitor, MonitorError> {
+        let mut monitor = self.idle();
+        monitor.0.add(monitor.1, source)?;
+        Ok(monitor.0)
+    }
+
+    /// Starts `threads` threads, each with a clone of `source`; at least 1.
+    ///
+    /// # Errors
+    ///
+    /// [`MonitorError::Spawn`]. No thread is left, and the descriptor is shut down.
+    pub fn serve_with_threads(self, threads: usize, source: impl Source + Clone) -> Result<Monitor, MonitorError> {
+        let (mut monitor, plan) = self.idle();
+        for _ in 1..threads {
+            monitor.add(Arc::clone(&plan), source.clone())?;
+        }
+        monitor.add(plan, source)?;
+        Ok(monitor)
+    }
+
+    /// A monitor without threads.
+    fn idle(self) -> (Monitor, Arc<Plan<U>>) {
+        let plan = Arc::new(self.plan);
+        let record = Arc::clone(&plan.record);
+        let uffd = Arc::clone(&plan.uffd);
+        (Monitor { shut_down: Box::new(move || uffd.shut_down()), threads: Vec::new(), record }, plan)
+    }
+}
+
+impl<U: Uffd> fmt::Debug for MonitorBuilder<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MonitorBuilder").field("window", &self.plan.window).finish_non_exhaustive()
+    }
+}
+
+/// Running threads that answer the faults of a region.
+///
+/// Dropped, it answers what has been asked, shuts its descriptor down for good and joins its threads. Who
+/// touches a missing page of the region afterwards sleeps until it is filled by other means: drop windows
+/// first.
+#[must_use = "dropped, it stops answering"]
+pub struct Monitor {
+    shut_down: Box<dyn Fn() + Send + Sync>,
+    threads: Vec<JoinHandle<()>>,
+    record: Arc<Record>,
+}
+
+impl Monitor {
+    fn add<U: Uffd + 'static>(&mut self, plan: Arc<Plan<U>>, source: impl Source) -> Result<(), MonitorError>
+    where
+        U::Region: 'static,
+    {
+        let worker = Worker::new(plan, source);
+        let thread = thread::Builder::new().name("userfault monitor".to_owned()).spawn(|| worker.run());
+        self.threads.push(thread.map_err(MonitorError::Spawn)?);
+        Ok(())
+    }
+
+    /// What it has done so far; a page may be counted a moment after its sleepers were woken.
+    #[must_use]
+    pub fn stats(&self) -> MonitorStats {
+        self.record.counters.now()
+    }
+
+    /// Stops it, as a drop does, and tells what it has done, or the first error there was.
+    ///
+    /// # Errors
+    ///
+    /// The first [`MonitorError`]; [`MonitorStats::errors`] counts them.
+    ///
+    /// # Blocking
+    ///
+    /// Until the source has returned.
+    pub fn join(mut self) -> Result<MonitorStats, MonitorError> {
+        self.stop();
+        let first = self.record.first_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.map_or_else(|| Ok(self.stats()), Err)
+    }
+
+    fn stop(&mut self) {
+        if self.threads.is_empty() {
+            return;
+        }
+        (self.shut_down)();
+        for thread in self.threads.drain(..) {
+            // A worker ends by return: what panics in it is caught and reported.
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monitor").field("threads", &self.threads.len()).field("stats", &self.stats()).finish()
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<U: Uffd> Plan<U> {
+    /// Tells of an error; before anything is done to those who wait.
+    pub(crate) fn report(&self, error: MonitorError) {
+        self.record.counters.error();
+        if let Some(on_error) = &self.on_error {
+            on_error(&error);
+        }
+        self.record.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}

@@ -51,7 +51,8 @@ pub struct Access {
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// No registration covers the page: the engine has no opinion.
+    /// No registration covers the page: the engine has no opinion. An embedder that is just changing
+    /// its layout (it unregisters first, then makes the pages plain) waits for the end of that.
     NotOurs,
     /// The page is accessible for this access, as far as the engine knows: retry. If it is not, the
     /// embedder took the access away itself.

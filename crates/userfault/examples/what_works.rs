@@ -21,6 +21,7 @@ use userfault::{
 /// "yes", or why not.
 type Answer = Result<(), String>;
 type Way = fn(Builder) -> Builder;
+type Row = (&'static str, fn(Builder) -> Answer);
 
 const WAYS: [(&str, Way); 3] = [
     ("linux, user faults", |builder| builder.provider(Choice::Linux)),
@@ -28,7 +29,7 @@ const WAYS: [(&str, Way); 3] = [
     ("process", |builder| builder.provider(Choice::Process)),
 ];
 
-const ROWS: [(&str, fn(Builder) -> Answer); 19] = [
+const ROWS: [Row; 19] = [
     ("missing faults, COPY", missing),
     ("ZEROPAGE", zeropage),
     ("write-protect faults, WRITEPROTECT", writeprotect),

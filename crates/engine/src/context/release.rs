@@ -3,10 +3,11 @@
 //! ```text
 //! embedder: exclusive layout lock                 meanwhile
 //!   begin_release       context is releasing      its faults: Retry, lock dropped (W31)
-//!   release_range … ×n  one registration each;    …
+//!   release_range … ×n  one registration each;    still Retry: it stays until all are plain
 //!                       the embedder makes its
 //!                       pages plain memory
-//!   finish_release      every sleeper is woken    retried accesses meet plain memory
+//!   finish_release      registrations end, every  retried accesses meet plain memory
+//!                       sleeper is woken
 //! embedder: lets go, unparks
 //! ```
 //!
@@ -19,7 +20,7 @@ use crate::addr::{Page, PageRange};
 use crate::context::{ContextId, Life};
 use crate::host::{Embedder, Lock};
 use crate::registration::Registration;
-use crate::space::AddressSpace;
+use crate::space::{AddressSpace, State};
 use crate::wait::Phase;
 use crate::wait::wake::Woken;
 
@@ -53,32 +54,42 @@ impl<E: Embedder> AddressSpace<E> {
         })
     }
 
-    /// Removes one of the context's registrations, the first at or after `from`; other contexts' are
-    /// passed over. `None` when none is left.
+    /// One of the context's registrations, the first at or after `from`; other contexts' are passed
+    /// over. `None` when none is left. Go on from the end of its range: nothing changes here.
+    ///
+    /// It ends with [`finish_release`](Self::finish_release) only: a fault that comes before its pages
+    /// are plain memory must be told to retry, not that nobody knows it.
     pub fn release_range(&self, context: ContextId, from: Page) -> Option<Released> {
         self.state.with(|state| {
-            let mut at = from;
-            while let Some((range, registration)) = state.registrations.first_from(at) {
-                if registration.context == context {
-                    // Clearing a whole interval takes no storage.
-                    state.registrations.clear(range).ok()?;
-                    return Some(Released { range, registration });
-                }
-                at = range.end();
-            }
-            None
+            let (range, registration) = state.registration_of(context, from)?;
+            Some(Released { range, registration })
         })
     }
 
-    /// Ends the context: every announced sleeper is woken, its name is never valid again once all
-    /// batches were taken.
+    /// Ends the context and its registrations: every announced sleeper is woken, its name is never
+    /// valid again once all batches were taken, be it here or by [`wake_rest`](Self::wake_rest).
     pub fn finish_release(&self, context: ContextId) -> Woken {
         self.state.with(|state| {
-            let woken = state.wake_context(context, Phase::Released);
-            if woken.rest.is_none() {
-                let _context = state.contexts.remove(context.0);
+            let mut from = Page::new(0);
+            while let Some((range, _)) = state.registration_of(context, from) {
+                // A whole interval: clearing it takes no storage.
+                let _cleared = state.registrations.clear(range);
+                from = range.end();
             }
-            woken
+            state.wake_context(context, Phase::Released)
         })
+    }
+}
+
+impl<E: Embedder> State<E> {
+    fn registration_of(&self, context: ContextId, from: Page) -> Option<(PageRange, Registration)> {
+        let mut at = from;
+        while let Some((range, registration)) = self.registrations.first_from(at) {
+            if registration.context == context {
+                return Some((range, registration));
+            }
+            at = range.end();
+        }
+        None
     }
 }

@@ -136,7 +136,8 @@ impl<E: Embedder> State<E> {
         woken
     }
 
-    /// Wakes every announced sleeper that the context has now.
+    /// Wakes every announced sleeper that the context has now; released with its last one, the
+    /// context is gone.
     pub(crate) fn wake_context(&mut self, context: ContextId, phase: Phase) -> Woken {
         let left = self.contexts.get(context.0).map_or(0, |context| context.sleepers());
         self.wake_queued(context, left, phase)
@@ -156,6 +157,9 @@ impl<E: Embedder> State<E> {
             self.release_sleeper(id, phase);
             woken.push(arrival, id);
             left = left.saturating_sub(1);
+        }
+        if phase == Phase::Released && woken.rest.is_none() {
+            let _context = self.contexts.remove(context.0);
         }
         woken
     }

@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use userfault_engine::{FillStop, Protocol};
+use userfault_abi::{CopyModes, WriteprotectModes};
+use userfault_engine::{Fill, FillStop, Left, Mapping, MappingKind, Protocol, Verdict, Why};
 
 use crate::host::{Seen, World, explore, spawn};
 
-// spec: W1, m/copy/atomic
+// spec: W1
 #[test]
 fn two_fills_never_fill_a_page_twice_nor_show_half_of_it() {
     explore(Some(3), || {
         let world = Arc::new(World::new(Protocol::Modern, 1, 2));
-        let reader = spawn(&world, |world| world.access(0));
+        let reader = spawn(&world, |world| {
+            if !world.memory[0].touch() {
+                world.access(0);
+            }
+        });
         let other = spawn(&world, |world| world.fill(0));
         let ends = [world.fill(0), other.join().unwrap()];
         reader.join().unwrap();
@@ -43,7 +48,36 @@ fn a_fill_waits_for_another_and_never_answers_exists_for_a_page_that_is_given_ba
 // spec: W1
 #[test]
 fn who_meets_a_page_that_is_being_discarded_is_woken_by_the_commit() {
-    explore(None, || {
+    let seen = Seen::default();
+    let all = seen.clone();
+    explore(None, move || {
+        let world = Arc::new(World::new(Protocol::Modern, 1, 1));
+        assert_eq!(world.fill(0).pages_done, 1);
+        let outcome = seen.clone();
+        let sleeper = spawn(&world, move |world| match world.fault(0) {
+            Verdict::Sleep { waiter, ring: None } => {
+                outcome.add(0);
+                assert_eq!(world.sleep(waiter), Left::Woken);
+            }
+            Verdict::Sleep { waiter, ring: Some(_) } => {
+                outcome.add(1);
+                assert_eq!(world.space.leave(waiter, Why::Interrupted), Left::Interrupted);
+            }
+            Verdict::Retry => outcome.add(2),
+            Verdict::Present(_) => outcome.add(3),
+            Verdict::NotOurs | Verdict::Full | Verdict::Bus | Verdict::Zero(_) | Verdict::Unprotect(_) => panic!(),
+        });
+        assert_eq!(world.drive(world.space.discard(world.range), World::discard).pages_done, 1);
+        sleeper.join().unwrap();
+        world.assert_nobody_is_left();
+    });
+    all.assert_all(4);
+}
+
+// spec: W1
+#[test]
+fn a_page_that_is_discarded_and_filled_again_lets_everybody_go_on() {
+    explore(Some(3), || {
         let world = Arc::new(World::new(Protocol::Modern, 1, 1));
         assert_eq!(world.fill(0).pages_done, 1);
         let sleeper = spawn(&world, |world| world.access_patiently(0));
@@ -54,31 +88,44 @@ fn who_meets_a_page_that_is_being_discarded_is_woken_by_the_commit() {
     });
 }
 
+// spec: W1, m/writeprotect/wake
+#[test]
+fn who_waits_to_write_is_woken_when_the_protection_is_lifted() {
+    let seen = Seen::default();
+    let all = seen.clone();
+    explore(None, move || {
+        let world = Arc::new(World::new(Protocol::Modern, 1, 1));
+        let protected = world.space.fill(world.context, world.range, Fill::Copy(CopyModes::WP)).unwrap();
+        assert_eq!(world.drive(protected, World::bring).pages_done, 1);
+        let outcome = seen.clone();
+        let writer = spawn(&world, move |world| match world.fault_to_write(0) {
+            Verdict::Sleep { waiter, ring } => {
+                outcome.add(usize::from(ring.is_some()));
+                assert_eq!(world.sleep(waiter), Left::Woken);
+            }
+            Verdict::Retry => outcome.add(2),
+            Verdict::Present(_) => outcome.add(3),
+            Verdict::NotOurs | Verdict::Full | Verdict::Bus | Verdict::Zero(_) | Verdict::Unprotect(_) => panic!(),
+        });
+        let mapping = Mapping { range: world.range, kind: MappingKind::PrivateAnonymous, tag: 0 };
+        let lifting = world.space.writeprotect(world.context, world.range, WriteprotectModes::NONE, &[mapping]);
+        assert_eq!(world.drive(lifting.unwrap(), |_, _| Ok(())).stop, None);
+        writer.join().unwrap();
+        world.assert_nobody_is_left();
+    });
+    all.assert_all(4);
+}
+
 // spec: W1
 #[test]
 fn who_meets_a_page_that_is_being_discarded_is_woken_by_the_abort() {
     explore(None, || {
         let world = Arc::new(World::new(Protocol::Modern, 1, 1));
         assert_eq!(world.fill(0).pages_done, 1);
-        let sleeper = spawn(&world, |world| world.access(0));
+        let sleeper = spawn(&world, |world| world.access_patiently(0));
         let end = world.drive(world.space.discard(world.range), World::discard_in_vain);
         assert_eq!((end.pages_done, end.stop), (0, Some(FillStop::NoMemory)));
         sleeper.join().unwrap();
-        world.assert_nobody_is_left();
-    });
-}
-
-// spec: W1
-#[test]
-fn a_page_that_is_discarded_and_filled_again_never_shows_half_of_it_to_two_readers() {
-    explore(Some(3), || {
-        let world = Arc::new(World::new(Protocol::Modern, 1, 2));
-        assert_eq!(world.fill(0).pages_done, 1);
-        let sleepers =
-            [spawn(&world, |world| world.access_patiently(0)), spawn(&world, |world| world.access_patiently(0))];
-        assert_eq!(world.drive(world.space.discard(world.range), World::discard).pages_done, 1);
-        assert_eq!(world.fill(0).pages_done, 1);
-        sleepers.into_iter().for_each(|sleeper| sleeper.join().unwrap());
         world.assert_nobody_is_left();
     });
 }
@@ -88,7 +135,7 @@ fn a_page_that_is_discarded_and_filled_again_never_shows_half_of_it_to_two_reade
 fn an_installation_wakes_those_that_met_it_and_a_wake_the_others() {
     explore(None, || {
         let world = Arc::new(World::new(Protocol::Modern, 1, 1));
-        let sleeper = spawn(&world, |world| world.access(0));
+        let sleeper = spawn(&world, |world| world.access_patiently(0));
         assert_eq!(world.drive(world.space.install(world.range), World::bring).pages_done, 1);
         world.wake(world.range);
         sleeper.join().unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
 use std::time::Instant;
 
-use loom::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use loom::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use loom::sync::atomic::{AtomicU8, AtomicU32};
 use loom::sync::{Condvar, Mutex};
 use loom::thread::JoinHandle;
@@ -147,45 +147,44 @@ impl EventFd {
     }
 }
 
-/// A page as the hardware sees it: protection and contents, looked at by one access. It orders nothing
-/// else: what a thread may conclude from the page's state must follow from the engine alone.
+/// A page as the hardware sees it: contents and protection, looked at by one access. Changing the
+/// protection and faulting go through the kernel's page table, so they are ordered with each other.
 #[derive(Default)]
 pub(crate) struct Memory(AtomicU8);
 
 const EMPTY: u8 = 0;
-const HALF: u8 = 1;
-const WHOLE: u8 = 2;
-const CONTENTS: u8 = 3;
-const ACCESSIBLE: u8 = 4;
+const WHOLE: u8 = 1;
+const ACCESSIBLE: u8 = 2;
 
 impl Memory {
     /// Writes the bytes; the caller has claimed the page.
-    fn write(&self) {
-        assert_eq!(self.0.load(Relaxed) & CONTENTS, EMPTY, "a page that is claimed as missing has contents");
-        self.0.fetch_add(HALF, Relaxed);
-        assert_eq!(self.0.load(Relaxed) & CONTENTS, HALF, "somebody else fills the claimed page");
-        self.0.fetch_add(WHOLE - HALF, Relaxed);
+    pub(crate) fn write(&self) {
+        let before = self.0.fetch_add(WHOLE, Relaxed);
+        assert_eq!(before & WHOLE, EMPTY, "a page that was claimed as missing has contents");
     }
 
     pub(crate) fn lift(&self) {
-        self.0.fetch_or(ACCESSIBLE, Relaxed);
+        self.0.fetch_or(ACCESSIBLE, Release);
     }
 
-    fn protect(&self) {
-        self.0.fetch_and(!ACCESSIBLE, Relaxed);
+    pub(crate) fn protect(&self) {
+        self.0.fetch_and(!ACCESSIBLE, Release);
+    }
+
+    pub(crate) fn empty(&self) {
+        self.0.store(EMPTY, Release);
     }
 
     /// Becomes plain memory, which reads as zeros.
     pub(crate) fn make_plain(&self) {
-        self.0.store(WHOLE | ACCESSIBLE, Relaxed);
+        self.0.store(WHOLE | ACCESSIBLE, Release);
     }
 
-    /// An access by the program: whether it could be made. It never sees half a page.
-    fn touch(&self) -> bool {
-        let found = self.0.load(Relaxed);
-        let is_accessible = found & ACCESSIBLE != 0;
-        assert!(!is_accessible || found & CONTENTS == WHOLE, "an incomplete page was seen");
-        is_accessible
+    /// An access by the program: whether it could be made. It never sees an incomplete page.
+    pub(crate) fn touch(&self) -> bool {
+        let found = self.0.load(Acquire);
+        assert_ne!(found, EMPTY | ACCESSIBLE, "an incomplete page was seen");
+        found & ACCESSIBLE != 0
     }
 }
 
@@ -196,6 +195,8 @@ pub(crate) struct World {
     pub(crate) range: PageRange,
     pub(crate) memory: Vec<Memory>,
     pub(crate) bell: EventFd,
+    /// Held while registrations change, except by a release, whose faults retry.
+    pub(crate) layout: Mutex<()>,
     parks: Vec<Futex>,
 }
 
@@ -208,7 +209,11 @@ impl World {
         let offer = world.space.begin_handshake(world.context, request::UFFD_API, Features::NONE).unwrap();
         assert_eq!(world.space.finish_handshake(offer, true), None);
         let mapping = Mapping { range: world.range, kind: MappingKind::PrivateAnonymous, tag: 0 };
-        let _ioctls = world.space.register(world.context, world.range, RegisterModes::MISSING, &[mapping]).unwrap();
+        let modes = match protocol {
+            Protocol::Modern => RegisterModes::MISSING | RegisterModes::WP,
+            Protocol::Original { .. } => RegisterModes::MISSING,
+        };
+        let _ioctls = world.space.register(world.context, world.range, modes, &[mapping]).unwrap();
         world
     }
 
@@ -221,46 +226,64 @@ impl World {
         let range = PageRange::new(page(0), page(pages)).unwrap();
         let memory = (0..pages).map(|_| Memory::default()).collect();
         let parks = (0..slots).map(|_| Futex::default()).collect();
-        Self { space, context, range, memory, bell: EventFd::default(), parks }
+        Self { space, context, range, memory, bell: EventFd::default(), layout: Mutex::new(()), parks }
     }
 
-    /// What the program does: accesses a page that is not taken away meanwhile.
+    /// What the handler of a fault does, and the access that follows.
     ///
-    /// A thread that is told to go on must be able to (C0 before C1).
+    /// While nobody takes the page away, a thread that is told to go on can do so (C0 before C1).
     pub(crate) fn access(&self, index: usize) {
-        if !self.memory[index].touch() {
-            self.wait_for(index);
-            assert!(self.memory[index].touch(), "told to go on, but the page is not accessible");
-        }
+        let _verdict = self.wait_for(index);
+        assert!(self.memory[index].touch(), "told to go on, but the page is not accessible");
     }
 
-    /// As [`access`](Self::access), where pages may also go away again.
+    /// As [`access`](Self::access), where pages also go away, or change in other ways.
     pub(crate) fn access_patiently(&self, index: usize) {
-        while !self.memory[index].touch() {
-            self.wait_for(index);
+        loop {
+            let verdict = self.wait_for(index);
+            if self.memory[index].touch() {
+                return;
+            }
+            if matches!(verdict, Verdict::Retry | Verdict::Present(_)) {
+                loom::thread::yield_now();
+            }
         }
     }
 
-    /// What the handler of a fault does, until the access may be repeated.
-    fn wait_for(&self, index: usize) {
-        match self.fault(index) {
-            Verdict::Sleep { waiter, ring } => {
-                if ring.is_some() {
-                    self.bell.write();
-                }
-                let left = self.sleep(waiter);
-                assert!(matches!(left, Left::Woken | Left::Released), "{left:?}");
+    /// Until the access may be repeated.
+    pub(crate) fn wait_for(&self, index: usize) -> Verdict {
+        let verdict = self.fault(index);
+        if let Verdict::Sleep { waiter, ring } = verdict {
+            if ring.is_some() {
+                self.bell.write();
             }
-            Verdict::Present(_) => {}
-            Verdict::Retry => loom::thread::yield_now(),
-            other => assert!(self.memory[index].touch(), "a bus error: {other:?}"),
+            let left = self.sleep(waiter);
+            assert!(matches!(left, Left::Woken | Left::Released), "{left:?}");
+        } else if !matches!(verdict, Verdict::Present(_) | Verdict::Retry) {
+            // As a host does: a change of the layout may be under way, and ends in plain memory.
+            drop(self.layout.lock().unwrap());
+            assert!(self.memory[index].touch(), "a bus error: {verdict:?}");
         }
+        verdict
     }
 
     pub(crate) fn fault(&self, index: usize) -> Verdict {
+        self.fault_on(index, false)
+    }
+
+    pub(crate) fn fault_to_write(&self, index: usize) -> Verdict {
+        self.fault_on(index, true)
+    }
+
+    fn fault_on(&self, index: usize, write: bool) -> Verdict {
         let address = Limits::X86_64.address_of(page(index));
-        let (patience, origin) = (Patience::Wait, Origin::User);
-        self.space.fault(&Access { address, write: false, patience, origin, thread: 1 })
+        self.space.fault(&Access { address, write, patience: Patience::Wait, origin: Origin::User, thread: 1 })
+    }
+
+    /// A fault that nothing has answered yet; of its thread the test needs the name only.
+    pub(crate) fn asleep(&self, index: usize) -> WaiterId {
+        let Verdict::Sleep { waiter, ring: Some(_) } = self.fault(index) else { panic!("nothing to wait for") };
+        waiter
     }
 
     /// Parks until the engine lets the sleeper go.
@@ -268,10 +291,11 @@ impl World {
         let park = &self.parks[waiter.index()];
         loop {
             let seen = park.word();
-            match self.space.leave(waiter, Why::Check) {
-                Left::Asleep => park.park(seen),
-                left => return left,
+            let left = self.space.leave(waiter, Why::Check);
+            if left != Left::Asleep {
+                return left;
             }
+            park.park(seen);
         }
     }
 
@@ -341,10 +365,9 @@ impl World {
         Err(Cause::SourceUnreadable)
     }
 
-    /// The work of a discard: the access goes before the contents.
+    /// The work of a discard.
     pub(crate) fn discard(&self, claim: &Claim) -> Result<(), Cause> {
-        self.at(claim).protect();
-        self.at(claim).0.store(EMPTY, Relaxed);
+        self.at(claim).empty();
         Ok(())
     }
 

@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn any_bytes_survive() {
         let mut words = Words::from_seed(0x5EED_0005);
-        for _ in 0..1_000 {
+        for _ in 0..crate::testing::rounds(1_000) {
             let bytes = words.bytes();
             assert_eq!(Word::from_bytes(bytes).to_bytes(), bytes);
         }

@@ -28,3 +28,8 @@ impl Words {
         core::array::from_fn(|_| self.next().to_le_bytes()[1])
     }
 }
+
+/// How often to repeat a random check; Miri is a thousand times slower.
+pub(crate) const fn rounds(rounds: u32) -> u32 {
+    if cfg!(miri) { rounds / 200 } else { rounds }
+}

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use userfault_abi::errno::Errno;
-use userfault_abi::{Features, OpenFlags, PollEvents};
+use userfault_abi::{Features, OpenFlags, PollEvents, WriteprotectModes};
 use userfault_engine::{
     Call, ContextId, FdInfo, Fill, Outcome, PageRange, Privilege, Protocol, ReadError, Reply, errno,
 };
@@ -123,19 +123,24 @@ impl Descriptor {
                 Outcome::Done
             }
             Call::Fill { range, fill, source } => self.fill(*range, *fill, *source),
-            Call::Writeprotect { range, modes } => {
-                let mut mappings = self.host.room_for_snapshot();
-                let blocked = SignalsBlocked::new();
-                let layout = self.host.layout.read(&blocked);
-                layout.snapshot(*range, &mut mappings);
-                match self.host.engine(&blocked).writeprotect(self.context, *range, *modes, &mappings) {
-                    Ok(mut filling) => Outcome::Ended(self.host.drive(&blocked, &layout, &mut filling, Bytes::Zeros)),
-                    Err(error) => Outcome::Refused(errno(error)),
-                }
-            }
+            Call::Writeprotect { range, modes } => self.writeprotect(*range, *modes),
         };
         let blocked = SignalsBlocked::new();
         self.host.engine(&blocked).answer(call, outcome)
+    }
+
+    fn writeprotect(&self, range: PageRange, modes: WriteprotectModes) -> Outcome {
+        let mut mappings = match self.host.room_for_snapshot() {
+            Ok(mappings) => mappings,
+            Err(errno) => return Outcome::Refused(errno),
+        };
+        let blocked = SignalsBlocked::new();
+        let layout = self.host.layout.read(&blocked);
+        layout.snapshot(range, &mut mappings);
+        match self.host.engine(&blocked).writeprotect(self.context, range, modes, mappings.as_ref()) {
+            Ok(mut filling) => Outcome::Ended(self.host.drive(&blocked, &layout, &mut filling, Bytes::Zeros)),
+            Err(error) => Outcome::Refused(errno(error)),
+        }
     }
 
     fn fill(&self, range: PageRange, fill: Fill, source: u64) -> Outcome {
@@ -186,14 +191,12 @@ impl Descriptor {
                     let (bytes, whole) = unsafe { self.copy_messages(taken, buffer.wrapping_add(done)) };
                     done += bytes;
                     if !whole {
+                        self.show_if_unread(bell);
                         return if done > 0 { Ok(done) } else { Err(Errno::EFAULT) };
                     }
                 }
                 Err(_) if done > 0 => {
-                    let blocked = SignalsBlocked::new();
-                    if self.host.engine(&blocked).unread(self.context) > 0 {
-                        bell.show();
-                    }
+                    self.show_if_unread(bell);
                     return Ok(done);
                 }
                 // The end of the stream, which no kernel has: see `shut_down`.
@@ -207,6 +210,14 @@ impl Descriptor {
                 }
                 Err(error) => return Err(errno(error)),
             }
+        }
+    }
+
+    /// R5: the eventfd was drained.
+    fn show_if_unread(&self, bell: &crate::bell::Bell) {
+        let blocked = SignalsBlocked::new();
+        if self.host.engine(&blocked).unread(self.context) > 0 {
+            bell.show();
         }
     }
 

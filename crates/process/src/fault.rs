@@ -19,6 +19,7 @@ use userfault_signal::{Disposition, FaultContext, FaultHandler, FutexWait, Signa
 
 use crate::fill::Bytes;
 use crate::host::Host;
+use crate::region::Reopened;
 use crate::states::PAGE_SIZE;
 use crate::sys;
 
@@ -77,7 +78,7 @@ impl Host {
         if let Some(run) = region.run(PageRange::one(page)) {
             region.open_plain(&self.machine, run.start);
         }
-        self.unless_in_vain(address, 0)
+        self.unless_in_vain(address, self.layout_changes())
     }
 
     /// The engine says the page has contents: we closed it ourselves, or somebody was faster, or the
@@ -89,9 +90,19 @@ impl Host {
         let Some((region, run)) = region.and_then(|region| Some((region, region.run(PageRange::one(page))?))) else {
             return Disposition::Handled;
         };
+        if self.machine.is_over_budget() {
+            // One chunk at a time: bounded work in a fault.
+            let _nothing_to_give = layout.relieve(&self.machine, self.states());
+        }
         match region.reopen(&self.machine, self.states(), run.start, write) {
-            Ok(()) => Disposition::Handled,
-            Err(stamp) => self.unless_in_vain(address, stamp),
+            Reopened::Retry => Disposition::Handled,
+            Reopened::WasOpen { stamp } => self.unless_in_vain(address, stamp),
+            Reopened::NoMemory => {
+                if !layout.relieve(&self.machine, self.states()) {
+                    sys::yield_now();
+                }
+                Disposition::Handled
+            }
         }
     }
 

@@ -98,7 +98,9 @@ impl Host {
             let _nothing_to_give = layout.relieve(machine, states);
         }
         let mut left = RELIEFS;
+        let mut done = 0;
         loop {
+            let (part, source) = (&(part.start + done..part.end), source.after(done));
             let worked = match (claim.was(), claim.becomes()) {
                 (PageState::Present | PageState::WriteProtected, PageState::Missing) => region.discard(machine, part),
                 (PageState::Present, PageState::WriteProtected) => region.set_access(machine, part, Access::Read),
@@ -107,11 +109,13 @@ impl Host {
                 (_, _) => region.fill(machine, states, part, source, Access::ReadWrite),
             };
             match worked {
-                Err(Short { done: 0, cause: Cause::NoMemory }) if left > 0 => {
+                Err(Short { done: more, cause: Cause::NoMemory }) if left > 0 => {
                     left -= 1;
+                    done += more;
                     let _nothing_to_give = layout.relieve(machine, states);
                 }
-                worked => return worked,
+                Err(Short { done: more, cause }) => return Err(Short { done: done + more, cause }),
+                Ok(()) => return Ok(()),
             }
         }
     }

@@ -12,24 +12,24 @@
 //! All are held with asynchronous signals blocked: [`Host::engine`] wants the proof. Nobody allocates
 //! or touches registered memory while holding one (L1, L2 of ARCHITECTURE.md).
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use userfault_abi::errno::Errno;
 use userfault_client::{Provider, Refusal, UffdError};
 use userfault_engine::{AddressSpace, Capacities, Embedder, Lock, WaiterId, Woken};
 use userfault_memory::{Fixed, Zeroed};
-use userfault_signal::{Signal, SignalsBlocked, futex_wake, install};
+use userfault_signal::{InstallError, Signal, SignalsBlocked, futex_wake, install};
 
 use crate::bell::Bell;
 use crate::fault::Faults;
-use crate::lock::{FutexLock, LayoutLock};
+use crate::lock::{FutexLock, LayoutLock, LayoutWrite};
 use crate::machine::{Machine, Room, Tuning};
 use crate::regions::Regions;
 use crate::states::{LIMITS, States};
 use crate::threads::Threads;
 
-/// What the engine may use (DESIGN's "one address space per process").
+/// What the engine may use: address space, taken as it is needed.
 const CAPACITIES: Capacities = Capacities { waiters: 1 << 16, registrations: 1 << 20, contexts: 1 << 10 };
 
 /// This process, as an embedder.
@@ -48,6 +48,8 @@ impl Embedder for Process {
 pub(crate) struct Host {
     engine: AddressSpace<Process>,
     pub(crate) layout: LayoutLock<Regions>,
+    /// Counts changes of the layout.
+    layout_changes: AtomicU64,
     pub(crate) machine: Machine,
     pub(crate) threads: Threads,
     /// One word per waiter slot; an unpark changes it.
@@ -106,8 +108,11 @@ impl Host {
             provider: Provider::Process,
             tried: vec![Refusal {
                 way: "SIGSEGV handler",
-                errno: Errno::EINVAL,
-                remedy: if error.to_string().is_empty() { "" } else { "allow rt_sigaction for SIGSEGV" },
+                errno: match error {
+                    InstallError::Os { errno } => Errno::from_raw(errno),
+                    InstallError::Full { .. } | _ => Errno::EBUSY,
+                },
+                remedy: "allow rt_sigaction for SIGSEGV",
             }],
         })?;
         Ok(HOST.get_or_init(|| host))
@@ -115,11 +120,7 @@ impl Host {
 
     fn make(tuning: Tuning) -> Result<Self, Refusal> {
         crate::probe::platform()?;
-        let mut machine = Machine::open(tuning).map_err(|errno| Refusal {
-            way: "open /proc/self/mem",
-            errno,
-            remedy: "mount /proc, and let the process open its own mem file",
-        })?;
+        let mut machine = Machine::open(tuning)?;
         crate::probe::mechanisms(&mut machine)?;
         let states = States::reserve().map_err(|_| short("reserve the table of page states"))?;
         let engine =
@@ -127,6 +128,7 @@ impl Host {
         Ok(Self {
             engine,
             layout: LayoutLock::new(Regions::new().map_err(|_| short("reserve the table of regions"))?),
+            layout_changes: AtomicU64::new(1),
             machine,
             threads: Threads::new().map_err(|_| short("reserve the table of threads"))?,
             words: Zeroed::new(CAPACITIES.waiters).map_err(|_| short("reserve the table of sleepers"))?,
@@ -142,6 +144,18 @@ impl Host {
 
     pub(crate) const fn states(&self) -> &States {
         self.engine.pages()
+    }
+
+    /// The layout, to change it.
+    pub(crate) fn change_layout<'a>(&'a self, blocked: &'a SignalsBlocked) -> LayoutWrite<'a, Regions> {
+        let layout = self.layout.write(blocked);
+        self.layout_changes.fetch_add(1, Ordering::Relaxed);
+        layout
+    }
+
+    /// Different after each change of the layout, for who holds it.
+    pub(crate) fn layout_changes(&self) -> u64 {
+        self.layout_changes.load(Ordering::Relaxed)
     }
 
     /// Unparks everybody a wake named, batch by batch.

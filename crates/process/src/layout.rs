@@ -11,6 +11,7 @@
 use userfault_abi::errno::Errno;
 use userfault_abi::{IoctlMask, RegisterModes};
 use userfault_engine::{ContextId, Mapping, Page, PageRange, PageState, RegisterError, UnregisterError, errno};
+use userfault_memory::Fixed;
 use userfault_signal::SignalsBlocked;
 
 use crate::host::Host;
@@ -28,11 +29,14 @@ impl Host {
     ) -> Result<u32, AddError> {
         let tag = self.add_plain(base, pages)?;
         let blocked = SignalsBlocked::new();
-        let layout = self.layout.write(&blocked);
+        let layout = self.change_layout(&blocked);
         let mapping = layout.get(tag).map(crate::region::Region::mapping);
         // Untouched since it was mapped: nothing has contents, so there is nothing to look for.
         let registered =
             mapping.map(|mapping| self.engine(&blocked).register(context, mapping.range, modes, &[mapping]));
+        if let (Some(region), Some(Ok(_))) = (layout.get(tag), &registered) {
+            region.begin_closed();
+        }
         drop(layout);
         match registered {
             Some(Ok(_)) => Ok(tag),
@@ -47,7 +51,7 @@ impl Host {
     /// Makes a region of a mapping of ours without registering it.
     pub(crate) fn add_plain(&self, base: usize, pages: usize) -> Result<u32, AddError> {
         let blocked = SignalsBlocked::new();
-        let mut layout = self.layout.write(&blocked);
+        let mut layout = self.change_layout(&blocked);
         let tag = layout.add(base, pages).map_err(|_| AddError::Host(Errno::ENOMEM))?;
         let range = layout.get(tag).map(crate::region::Region::range).ok_or(AddError::Host(Errno::ENOMEM))?;
         if let Err(errno) = self.states().open(range) {
@@ -60,7 +64,7 @@ impl Host {
     /// A region's mapping is about to go: its registrations end, its sleepers retry.
     pub(crate) fn remove(&self, tag: u32) {
         let blocked = SignalsBlocked::new();
-        let mut layout = self.layout.write(&blocked);
+        let mut layout = self.change_layout(&blocked);
         let Some(region) = layout.remove(tag) else { return };
         let range = region.range();
         // A whole region is whole registrations: clearing them takes no room.
@@ -78,19 +82,29 @@ impl Host {
         range: PageRange,
         modes: RegisterModes,
     ) -> Result<IoctlMask, Errno> {
-        let mut mappings = self.room_for_snapshot();
+        let mut mappings = self.room_for_snapshot()?;
         let mut pagemap = Pagemap::open()?;
         let blocked = SignalsBlocked::new();
-        let layout = self.layout.write(&blocked);
+        let layout = self.change_layout(&blocked);
         layout.snapshot(range, &mut mappings);
+        let mappings = mappings.as_ref();
         let engine = self.engine(&blocked);
-        engine.registrable(context, range, modes, &mappings).map_err(errno)?;
-        for mapping in &mappings {
-            let Some(part) = range.intersect(mapping.range) else { continue };
-            self.for_unregistered(&blocked, part, |gap| self.close(&layout, mapping, gap, &mut pagemap))?;
+        engine.registrable(context, range, modes, mappings).map_err(errno)?;
+        let parts = || mappings.iter().filter_map(|mapping| Some((mapping, range.intersect(mapping.range)?)));
+        let closed = parts().try_for_each(|(mapping, part)| {
+            self.for_unregistered(&blocked, part, |gap| self.close(&layout, mapping, gap, &mut pagemap))
+        });
+        if let Err(errno) = closed {
+            // Nothing is changed by a failed register (W22): what was closed already is plain again.
+            for (_, part) in parts() {
+                let _undone = self.for_unregistered(&blocked, part, |gap| {
+                    self.make_plain(&layout, gap);
+                    Ok(())
+                });
+            }
+            return Err(errno);
         }
-        let ioctls = engine.register(context, range, modes, &mappings).map_err(errno)?;
-        Ok(ioctls)
+        engine.register(context, range, modes, mappings).map_err(errno)
     }
 
     /// Calls `work` with each part of `range` that nobody has registered.
@@ -117,27 +131,23 @@ impl Host {
         let region = layout.get(mapping.tag).ok_or(Errno::EINVAL)?;
         let run = region.run(gap).ok_or(Errno::EINVAL)?;
         region.close(&self.machine, &run)?;
-        let scanned = pagemap.present(gap, |present| {
+        pagemap.present(gap, |present| {
             self.states().settle(present, PageState::Present);
             if let Some(run) = region.run(present) {
                 // What cannot be opened now is opened by its first touch.
                 let _later = region.open_present(&self.machine, &run);
             }
-        });
-        if let Err(errno) = scanned {
-            region.make_plain(&self.machine, self.states(), &run)?;
-            return Err(errno);
-        }
-        Ok(())
+        })
     }
 
     /// Ends registrations; the pages are plain memory before anybody is unparked.
     pub(crate) fn unregister(&self, context: ContextId, range: PageRange) -> Result<(), UnregisterError> {
-        let mut mappings = self.room_for_snapshot();
+        let mut mappings = self.room_for_snapshot().map_err(|_| UnregisterError::NoMemory)?;
         let blocked = SignalsBlocked::new();
-        let layout = self.layout.write(&blocked);
+        let layout = self.change_layout(&blocked);
         layout.snapshot(range, &mut mappings);
-        let woken = self.engine(&blocked).unregister(context, range, &mappings)?;
+        let mappings = mappings.as_ref();
+        let woken = self.engine(&blocked).unregister(context, range, mappings)?;
         for part in mappings.iter().filter_map(|mapping| range.intersect(mapping.range)) {
             self.make_plain(&layout, part);
         }
@@ -162,7 +172,7 @@ impl Host {
     /// The last reference to a descriptor is gone.
     pub(crate) fn release(&self, context: ContextId) {
         let blocked = SignalsBlocked::new();
-        let layout = self.layout.write(&blocked);
+        let layout = self.change_layout(&blocked);
         let engine = self.engine(&blocked);
         if !engine.begin_release(context) {
             return;
@@ -184,13 +194,14 @@ impl Host {
         }
     }
 
-    /// Room for a snapshot of the regions, taken before a lock is held.
-    pub(crate) fn room_for_snapshot(&self) -> Vec<Mapping> {
+    /// Room for a snapshot of the regions, made before a lock is held, and outside of the malloc heap: that
+    /// may be memory of ours, and its fault under a lock would wait for itself (L2).
+    pub(crate) fn room_for_snapshot(&self) -> Result<Fixed<Mapping>, Errno> {
         let blocked = SignalsBlocked::new();
         let regions = self.layout.read(&blocked).len();
         drop(blocked);
         // Others may add regions meanwhile; those were not there when the call began.
-        Vec::with_capacity(regions.max(1))
+        Fixed::with_capacity(regions.max(1)).map_err(|_| Errno::ENOMEM)
     }
 }
 

@@ -50,3 +50,24 @@ pub mod raw {
     pub use crate::door::{Descriptor, Memory};
     pub use userfault_engine::{FdInfo, Privilege, Protocol};
 }
+
+#[doc(hidden)]
+pub mod testing {
+    //! For this crate's tests: host calls that are counted, and that fail on request (H5). Nothing here
+    //! before the first open.
+
+    use crate::host::Host;
+
+    /// Calls that changed what pages allow or hold, so far.
+    #[must_use]
+    pub fn host_calls() -> usize {
+        Host::get().map_or(0, |host| host.machine.calls())
+    }
+
+    /// Lets `skip` more such calls pass, then makes `count` fail as if the machine were out of mappings.
+    pub fn fail_host_calls(skip: usize, count: usize) {
+        if let Some(host) = Host::get() {
+            host.machine.fail(skip, count);
+        }
+    }
+}

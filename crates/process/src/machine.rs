@@ -15,7 +15,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use userfault_abi::errno::Errno;
-use userfault_memory::{Advice, Fixed, Mapping, Protection, Shared};
+use userfault_client::Refusal;
+use userfault_memory::{Advice, AdviseError, Fixed, Mapping, Protection, Shared};
 
 use crate::sys::{self, Span};
 
@@ -43,8 +44,9 @@ pub(crate) struct Machine {
     recent_at: AtomicUsize,
     /// Where `relieve` looks next.
     pub(crate) hand: AtomicUsize,
-    /// Host calls until one is made to fail, for tests; 0 for never.
-    pub(crate) failing: AtomicUsize,
+    /// Host calls on pages since the host was made, and which of them fail on request, for tests.
+    calls: AtomicUsize,
+    failing: [AtomicUsize; 2],
 }
 
 /// A word that is 1 in the process that wrote it and 0 in its forked children.
@@ -53,12 +55,16 @@ struct Opener {
 }
 
 impl Opener {
-    fn new() -> Option<Self> {
-        let mapping = std::sync::Arc::new(Mapping::reserve(1, Protection::ReadWrite).ok()?);
-        mapping.advise(mapping.range(), Advice::WipeOnFork).ok()?;
-        let word = mapping.shared(mapping.range()).ok()?;
-        word.write(0, &[1]).ok()?;
-        Some(Self { word })
+    fn new() -> Result<Self, Errno> {
+        let mapping = Mapping::reserve(1, Protection::ReadWrite).map_err(|_| Errno::ENOMEM)?;
+        let mapping = std::sync::Arc::new(mapping);
+        mapping.advise(mapping.range(), Advice::WipeOnFork).map_err(|error| match error {
+            AdviseError::Os { errno } => Errno::from_raw(errno),
+            AdviseError::Range(_) | AdviseError::HeldByWindow { .. } | _ => Errno::EINVAL,
+        })?;
+        let word = mapping.shared(mapping.range()).map_err(|_| Errno::EINVAL)?;
+        word.write(0, &[1]).map_err(|_| Errno::EINVAL)?;
+        Ok(Self { word })
     }
 
     fn is_here(&self) -> bool {
@@ -69,25 +75,33 @@ impl Opener {
 
 impl Machine {
     /// Opens what is needed and reads the limits. Must not run under a lock: it allocates.
-    pub(crate) fn open(tuning: Tuning) -> Result<Self, Errno> {
-        let memory = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_CLOEXEC)
-            .open("/proc/self/mem")
-            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    pub(crate) fn open(tuning: Tuning) -> Result<Self, Refusal> {
+        let memory =
+            OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/proc/self/mem").map_err(
+                |error| Refusal {
+                    way: "open /proc/self/mem",
+                    errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+                    remedy: "mount /proc, and let the process open its own mem file",
+                },
+            )?;
+        let opener = Opener::new().map_err(|errno| Refusal {
+            way: "a page that the kernel empties at fork (MADV_WIPEONFORK)",
+            errno,
+            remedy: "use Linux 4.14 or later, and allow madvise",
+        })?;
         let limit = read_number("/proc/sys/vm/max_map_count").unwrap_or(65_530);
         let now = std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
         Ok(Self {
             memory,
-            opener: Opener::new().ok_or(Errno::ENOMEM)?,
+            opener,
             guards: !tuning.without_guards,
             budget: tuning.mapping_budget.unwrap_or(limit.saturating_sub(now) / 2),
             mappings: AtomicUsize::new(0),
             recent: [const { AtomicU64::new(u64::MAX) }; RECENT],
             recent_at: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
-            failing: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            failing: [const { AtomicUsize::new(0) }; 2],
         })
     }
 
@@ -101,7 +115,15 @@ impl Machine {
         if !self.is_opener() {
             return Err(Errno::EIO);
         }
+        self.may_fail()?;
         sys::forced_write(self.memory.as_fd(), source, target)
+    }
+
+    /// Overwrites a page with zeros.
+    pub(crate) fn erase(&self, page: Span) -> Result<(), Errno> {
+        static ZEROS: [u8; crate::states::PAGE_SIZE] = [0; crate::states::PAGE_SIZE];
+        let written = sys::forced_write(self.memory.as_fd(), ZEROS.as_ptr(), page)?;
+        if written == ZEROS.len() { Ok(()) } else { Err(Errno::EIO) }
     }
 
     pub(crate) fn protect(&self, span: Span, access: sys::Access) -> Result<(), Errno> {
@@ -148,17 +170,34 @@ impl Machine {
         }
     }
 
-    /// Whether one of the most recently lifted pages lies in `pages`.
-    pub(crate) fn was_lifted_recently(&self, pages: &std::ops::Range<u64>) -> bool {
-        self.recent.iter().any(|page| pages.contains(&page.load(Relaxed)))
+    /// Those of the most recently lifted pages that lie in `pages`, ascending; the rest is `u64::MAX`.
+    pub(crate) fn lifted_recently(&self, pages: &std::ops::Range<u64>) -> [u64; RECENT] {
+        let mut found = [u64::MAX; RECENT];
+        for (found, page) in found.iter_mut().zip(&self.recent) {
+            *found = Some(page.load(Relaxed)).filter(|page| pages.contains(page)).unwrap_or(u64::MAX);
+        }
+        found.sort_unstable();
+        found
     }
 
-    /// Fails once if a test asked for it (H5).
+    /// Fails if a test asked for it (H5).
     fn may_fail(&self) -> Result<(), Errno> {
-        if self.failing.load(Relaxed) == 0 || self.failing.fetch_sub(1, Relaxed) != 1 {
-            return Ok(());
-        }
-        Err(Errno::ENOMEM)
+        let call = self.calls.fetch_add(1, Relaxed);
+        let [from, until] = &self.failing;
+        if (from.load(Relaxed)..until.load(Relaxed)).contains(&call) { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Relaxed)
+    }
+
+    /// Makes host calls fail: `count` of them, after `skip` more.
+    pub(crate) fn fail(&self, skip: usize, count: usize) {
+        let first = self.calls().saturating_add(skip);
+        let [from, until] = &self.failing;
+        until.store(0, Relaxed);
+        from.store(first, Relaxed);
+        until.store(first.saturating_add(count), Relaxed);
     }
 }
 

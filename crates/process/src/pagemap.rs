@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use userfault_abi::errno::Errno;
 use userfault_engine::{Page, PageRange};
+use userfault_memory::Zeroed;
 
 const ENTRY: usize = 8;
 /// Entries read at a time.
@@ -20,14 +21,15 @@ const GUARD: u64 = 1 << 58;
 
 pub(crate) struct Pagemap {
     file: File,
-    buffer: Vec<u8>,
+    /// Outside of the malloc heap: it is written under a lock.
+    buffer: Zeroed<u8>,
 }
 
 impl Pagemap {
     /// Opens it and takes all the memory it needs: to be called before a lock is held.
     pub(crate) fn open() -> Result<Self, Errno> {
         let file = File::open("/proc/self/pagemap").map_err(|error| errno_of(&error))?;
-        Ok(Self { file, buffer: vec![0; ENTRIES * ENTRY] })
+        Ok(Self { file, buffer: Zeroed::new(ENTRIES * ENTRY).map_err(|_| Errno::ENOMEM)? })
     }
 
     /// Calls `found` with each run of pages in `range` that have contents.

@@ -25,6 +25,8 @@
 //!    pages of ours.
 #![expect(unsafe_code, reason = "the one place where a run becomes addresses; invariant 4 is its proof")]
 
+mod plain;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -71,6 +73,17 @@ pub(crate) enum Source {
     Zeros,
 }
 
+/// What came of a touch of a page that has contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reopened {
+    /// Something was closed, or is changing: repeat the access.
+    Retry,
+    /// There was nothing to do; the number of changes that the chunk has seen.
+    WasOpen { stamp: u64 },
+    /// It is closed still, for lack of mappings.
+    NoMemory,
+}
+
 /// Why a piece of work ended early: pages done, then this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Short {
@@ -88,6 +101,10 @@ pub(crate) struct Region {
     readonly: Bits,
     /// Some page may be poisoned.
     pub(crate) may_be_poisoned: AtomicBool,
+    /// Nothing of it is registered: bits and chunk states say nothing, whatever they are.
+    is_plain: AtomicBool,
+    /// Some unregistered page may be inaccessible still, because opening it failed.
+    needs_opening: AtomicBool,
 }
 
 impl Region {
@@ -102,6 +119,8 @@ impl Region {
             open: Bits::new(pages)?,
             readonly: Bits::new(pages)?,
             may_be_poisoned: AtomicBool::new(false),
+            is_plain: AtomicBool::new(true),
+            needs_opening: AtomicBool::new(false),
         })
     }
 
@@ -179,8 +198,8 @@ impl Region {
     ) -> Result<(), Short> {
         self.in_chunk(machine, run, |state| {
             if machine.guards && !state.guarded && !state.soft && self.is_scattered(run) {
-                // Failing costs nothing but mappings: the chunk stays plain.
-                let _stays_plain = self.convert(machine, states, run, state);
+                // Failing costs nothing but mappings: runs that got no guards stay PROT_NONE.
+                let _unconverted = self.convert(machine, states, run, state);
             }
             let filled = if state.guarded {
                 self.fill_guarded(machine, run, source, access, state.soft)
@@ -189,6 +208,11 @@ impl Region {
             };
             let done = filled.map_or_else(|short| short.done, |()| run.end - run.start);
             let opened = run.start..run.start + done;
+            if matches!(source, Source::Zeros) && done > 0 {
+                // Where it is refused, an unregistered page that nobody has touched counts as missing when
+                // it is registered again.
+                let _old_kernel = crate::sys::populate(self.span(&opened));
+            }
             self.open.set(opened.clone(), true);
             self.readonly.set(opened.clone(), access == Access::Read);
             machine.lifted(self.numbers(&opened));
@@ -208,9 +232,9 @@ impl Region {
     fn fill_plain(&self, machine: &Machine, run: &Run, source: Source, access: Access) -> Result<(), Short> {
         let wrote = self.write(machine, run, source);
         let done = run.start..run.start + wrote.map_or_else(|short| short.done, |()| run.end - run.start);
-        self.drop_contents(&(done.end..run.end));
+        self.drop_contents(machine, &(done.end..run.end));
         if !done.is_empty() && machine.protect(self.span(&done), access).is_err() {
-            self.drop_contents(&done);
+            self.drop_contents(machine, &done);
             return Err(Short { done: 0, cause: userfault_engine::Cause::NoMemory });
         }
         wrote
@@ -254,9 +278,15 @@ impl Region {
     }
 
     /// Drops what an unfinished fill may have left in closed pages (invariant 3).
-    fn drop_contents(&self, run: &Run) {
-        if !run.is_empty() && crate::sys::zap(self.span(run)).is_err() {
-            crate::sys::die("userfault: the contents of an unfinished page could not be dropped\n");
+    fn drop_contents(&self, machine: &Machine, run: &Run) {
+        if run.is_empty() || crate::sys::zap(self.span(run)).is_ok() {
+            return;
+        }
+        // The program has locked its memory (`mlockall`): contents cannot end, but can be zeros.
+        for page in run.clone() {
+            if machine.erase(self.span(&(page..page + 1))).is_err() {
+                crate::sys::die("userfault: the contents of an unfinished page could not be dropped\n");
+            }
         }
     }
 
@@ -266,7 +296,7 @@ impl Region {
         if run.is_empty() {
             return;
         }
-        self.drop_contents(run);
+        self.drop_contents(machine, run);
         if machine.guard(self.span(run)).is_ok() && !soft {
             let _costs_a_mapping = machine.protect(self.span(run), Access::ReadWrite);
         }
@@ -312,7 +342,7 @@ impl Region {
             if state.guarded {
                 self.guard_again(machine, run, state.soft)
             } else {
-                self.drop_contents(run)
+                self.drop_contents(machine, run);
             }
             Ok(())
         })
@@ -325,9 +355,11 @@ impl Region {
             for (open_run, open) in self.open.runs(run.clone()) {
                 // Closed ones are opened by the next touch, as their state then says.
                 if open {
+                    // What comes before is done: were it not said so, its state would be another one.
+                    let done = open_run.start - run.start;
                     machine
                         .protect(self.span(&open_run), access)
-                        .map_err(|_| Short { done: 0, cause: userfault_engine::Cause::NoMemory })?;
+                        .map_err(|_| Short { done, cause: userfault_engine::Cause::NoMemory })?;
                     self.readonly.set(open_run, access == Access::Read);
                 }
             }
@@ -336,9 +368,8 @@ impl Region {
         .unwrap_or(Ok(()))
     }
 
-    /// A touch of a page that has contents: opens it if we had closed it. `None` if there was nothing
-    /// to do, with the number of changes the chunk has seen.
-    pub(crate) fn reopen(&self, machine: &Machine, states: &States, page: usize, write: bool) -> Result<(), u64> {
+    /// A touch of a page that has contents: opens it if we had closed it.
+    pub(crate) fn reopen(&self, machine: &Machine, states: &States, page: usize, write: bool) -> Reopened {
         let run = page..page + 1;
         self.in_chunk(machine, &run, |state| {
             let access = match states.get(self.page(page)) {
@@ -351,122 +382,64 @@ impl Region {
                 | PageState::Filling
                 | PageState::FillingProtected
                 | PageState::FillingPoisoned
-                | PageState::Changing => return Ok(()),
+                | PageState::Changing => return Reopened::Retry,
             };
             if self.open.get(page) && self.readonly.get(page) == (access == Access::Read) {
                 // `recount` counts this as a change: do not let it look like one.
                 state.stamp = state.stamp.wrapping_sub(1);
-                return Err(state.stamp);
+                return Reopened::WasOpen { stamp: state.stamp };
             }
-            if machine.protect(self.span(&run), access).is_ok() {
-                self.open.set(run.clone(), true);
-                self.readonly.set(run.clone(), access == Access::Read);
-                machine.lifted(self.numbers(&run));
+            if machine.protect(self.span(&run), access).is_err() {
+                return Reopened::NoMemory;
             }
-            Ok(())
+            self.open.set(run.clone(), true);
+            self.readonly.set(run.clone(), access == Access::Read);
+            machine.lifted(self.numbers(&run));
+            Reopened::Retry
         })
-        .unwrap_or(Ok(()))
+        .unwrap_or(Reopened::Retry)
     }
 
-    /// Gives mappings back: guards in a plain chunk, otherwise closing it (M5). `false` if this chunk
-    /// has none to give.
+    /// Gives mappings back: guards in a plain chunk, otherwise closing what was not lifted just now (M5,
+    /// H7). `false` if this chunk has none to give.
     pub(crate) fn relieve(&self, machine: &Machine, states: &States, chunk: usize) -> bool {
         let run = self.chunk_run(chunk);
-        let numbers = self.numbers(&run);
         self.in_chunk(machine, &run, |state| {
-            if state.borders < 3 || state.mixed {
+            if state.borders < 3 || state.mixed || self.is_plain.load(Relaxed) {
                 return false;
             }
             if machine.guards && !state.guarded && !state.soft {
                 return self.convert(machine, states, &run, state).is_ok();
             }
-            if machine.was_lifted_recently(&numbers) || machine.protect(self.span(&run), Access::None).is_err() {
-                return false;
-            }
-            state.soft = true;
-            self.open.set(run.clone(), false);
-            self.readonly.set(run.clone(), false);
-            true
+            self.soften(machine, &run, state)
         })
         .unwrap_or(false)
     }
 
-    /// Makes all pages inaccessible before they are registered; `present` tells which have contents.
-    ///
-    /// The layout is held exclusively: no claim is out.
-    pub(crate) fn close(&self, machine: &Machine, run: &Run) -> Result<(), Errno> {
-        machine.protect(self.span(run), Access::None)?;
-        self.open.set(run.clone(), false);
-        self.readonly.set(run.clone(), false);
-        self.each_chunk(run, |part| {
-            self.in_chunk(machine, part, |state| {
-                if *part == self.chunk_run(part.start / self.chunk_pages) {
-                    *state = ChunkState { borders: state.borders, stamp: state.stamp, ..ChunkState::default() };
-                }
-            });
-        });
-        Ok(())
-    }
-
-    /// Opens pages that had contents when they were registered.
-    pub(crate) fn open_present(&self, machine: &Machine, run: &Run) -> Result<(), Errno> {
-        let mut result = Ok(());
-        self.each_chunk(run, |part| {
-            self.in_chunk(machine, part, |_| {
-                // What cannot be opened now is opened by its first touch.
-                match machine.protect(self.span(part), Access::ReadWrite) {
-                    Ok(()) => self.open.set(part.clone(), true),
-                    Err(errno) => result = Err(errno),
-                }
-            });
-        });
-        result
-    }
-
-    /// Makes pages plain memory again, but for the poisoned ones.
-    ///
-    /// The layout is held exclusively: no claim is out.
-    pub(crate) fn make_plain(&self, machine: &Machine, states: &States, run: &Run) -> Result<(), Errno> {
-        let mut result = Ok(());
+    /// Closes the pages of a chunk but for those lifted most recently. Whether there were any.
+    fn soften(&self, machine: &Machine, run: &Run, state: &mut ChunkState) -> bool {
+        let first = self.page(run.start).number();
+        let spared = machine.lifted_recently(&self.numbers(run));
+        let index = |page: &u64| usize::try_from(page.saturating_sub(first)).unwrap_or(usize::MAX);
+        let spared = spared.iter().map(|page| index(page).saturating_add(run.start));
+        let mut gave = false;
         let mut at = run.start;
-        let poisoned = |page: &usize| states.get(self.page(*page)) == PageState::Poisoned;
-        let may_be = self.may_be_poisoned.load(Relaxed);
-        while at < run.end {
-            let end = if may_be { (at..run.end).find(poisoned).unwrap_or(run.end) } else { run.end };
-            if at < end {
-                let part = at..end;
-                let unguarded = if machine.guards { machine.unguard(self.span(&part)) } else { Ok(()) };
-                result = result.and(unguarded).and(machine.protect(self.span(&part), Access::ReadWrite));
-                states.forget(self.pages_of(&part));
+        for spared in spared.chain([run.end]) {
+            let end = spared.min(run.end);
+            // In a chunk that is soft already, closed pages look all alike.
+            if at < end && (!state.soft || self.open.find(at..end, true).is_some()) {
+                let gap = at..end;
+                if machine.protect(self.span(&gap), Access::None).is_err() {
+                    break;
+                }
+                self.open.set(gap.clone(), false);
+                self.readonly.set(gap, false);
+                gave = true;
             }
-            at = (end..run.end).find(|page| !poisoned(page)).unwrap_or(run.end);
+            at = at.max(end.saturating_add(1));
         }
-        if *run != (0..self.pages) {
-            self.each_chunk(run, |part| {
-                self.in_chunk(machine, part, |state| {
-                    state.mixed = true;
-                    self.open.set(part.clone(), true);
-                    self.readonly.set(part.clone(), false);
-                });
-            });
-        }
-        result
-    }
-
-    /// Ends the contents of unregistered pages, poison included.
-    pub(crate) fn discard_plain(&self, machine: &Machine, states: &States, run: &Run) -> Result<(), Errno> {
-        crate::sys::zap(self.span(run))?;
-        if self.may_be_poisoned.load(Relaxed) {
-            states.forget(self.pages_of(run));
-            machine.protect(self.span(run), Access::ReadWrite)?;
-        }
-        Ok(())
-    }
-
-    /// Opens one page of unregistered memory that could not be opened when it was unregistered.
-    pub(crate) fn open_plain(&self, machine: &Machine, page: usize) {
-        let span = self.span(&(page..page + 1));
-        let _retried = machine.unguard(span).and(machine.protect(span, Access::ReadWrite));
+        state.soft |= gave;
+        gave
     }
 
     /// The chunks' share of the mappings, when the region goes.

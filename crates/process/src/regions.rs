@@ -59,15 +59,19 @@ impl Regions {
     }
 
     /// Fills `into` with what the engine wants to know before it changes registrations in `range`: the
-    /// regions that overlap it, in address order; if none does, the first above. `into` is not grown.
-    pub(crate) fn snapshot(&self, range: PageRange, into: &mut Vec<Mapping>) {
-        into.clear();
+    /// regions that overlap it, in address order; if none does, the first above. As many as there is room
+    /// for.
+    pub(crate) fn snapshot(&self, range: PageRange, into: &mut Fixed<Mapping>) {
         let overlapping = self.iter().map(Region::mapping).filter(|mapping| mapping.range.intersect(range).is_some());
-        into.extend(overlapping.take(into.capacity()));
-        into.sort_unstable_by_key(|mapping| mapping.range.start());
-        if into.is_empty() {
+        for mapping in overlapping {
+            if into.push(mapping).is_err() {
+                break;
+            }
+        }
+        into.as_mut().sort_unstable_by_key(|mapping| mapping.range.start());
+        if into.as_ref().is_empty() {
             let above = self.iter().map(Region::mapping).filter(|mapping| mapping.range.start() >= range.end());
-            into.extend(above.min_by_key(|mapping| mapping.range.start()));
+            let _there_is_room = above.min_by_key(|mapping| mapping.range.start()).map(|first| into.push(first));
         }
     }
 

@@ -24,6 +24,8 @@ const MADV_GUARD_INSTALL: i32 = 102;
 /// `MADV_GUARD_REMOVE`.
 const MADV_GUARD_REMOVE: i32 = 103;
 
+const PAGE: usize = crate::states::PAGE_SIZE;
+
 /// Pages of a mapping of ours, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -103,26 +105,35 @@ pub(crate) fn unguard(span: Span) -> Result<(), Errno> {
     advise(span, MADV_GUARD_REMOVE)
 }
 
+/// Gives pages that allow reading and have no contents the kernel's page of zeros, so that they count as
+/// present. Since Linux 5.14.
+pub(crate) fn populate(span: Span) -> Result<(), Errno> {
+    advise(span, libc::MADV_POPULATE_READ)
+}
+
 /// Writes `len` bytes from `source` to `target` through `/proc/self/mem`, whatever `target` allows.
 ///
-/// Returns how many were written; fewer if the source cannot be read from some byte on.
+/// Returns how many were written; fewer if the source cannot be read from some page on.
 ///
 /// # Errors
 ///
 /// The errno, if not even one was.
 pub(crate) fn forced_write(memory: BorrowedFd<'_>, source: *const u8, target: Span) -> Result<usize, Errno> {
     let mut done = 0;
+    let mut most = target.len;
     while done < target.len {
         let at = i64::try_from(target.start + done).map_err(|_| Errno::EINVAL)?;
         let from = source.wrapping_add(done).cast();
         // SAFETY: the kernel reads the source and answers EFAULT if it cannot; it writes pages of ours
         // (invariant 1), which no reference points into (2).
-        let answer = unsafe { libc::pwrite64(memory.as_raw_fd(), from, target.len - done, at) };
+        let answer = unsafe { libc::pwrite64(memory.as_raw_fd(), from, most.min(target.len - done), at) };
         match usize::try_from(answer) {
             Ok(0) => break,
             Ok(written) => done += written,
             Err(_) => match last_errno() {
                 Errno::EINTR => {}
+                // For this file the kernel forgets how much it wrote before the source ended: page by page.
+                Errno::EFAULT if most > PAGE => most = PAGE,
                 errno if done == 0 => return Err(errno),
                 _ => break,
             },

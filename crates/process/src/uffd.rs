@@ -11,7 +11,7 @@ use userfault_abi::original::Word;
 use userfault_abi::request::UFFD_API;
 use userfault_abi::{Features, IoctlMask, Message, MessageEvent, OpenFlags, PagefaultFlags, RegisterModes};
 use userfault_client::{Capabilities, Event, Fault, KernelFaults, Options, Provider, Refusal, UffdError, Wait};
-use userfault_engine::{AddressSpace, ContextId, Privilege, Protocol, ReadError, Rules, Taken, errno};
+use userfault_engine::{AddressSpace, ContextId, Privilege, Protocol, ReadError, Rules, errno};
 use userfault_memory::{Advice, Mapping, Protection};
 use userfault_signal::{FutexWait, SignalsBlocked, futex_wait};
 
@@ -69,10 +69,11 @@ pub struct Statistics {
     pub mapping_budget: usize,
 }
 
-/// What the host has in use; `None` before the first open.
+/// What the host has in use; `None` before the first open, and in a forked child.
 #[must_use]
 pub fn statistics() -> Option<Statistics> {
-    let host = Host::get()?;
+    // In a forked child the engine's lock may be held for ever.
+    let host = Host::get().filter(|host| host.machine.is_opener())?;
     let blocked = SignalsBlocked::new();
     let engine = host.engine(&blocked);
     let (mappings, mapping_budget) = host.machine.mappings();
@@ -136,7 +137,12 @@ impl Uffd {
             return Err(UffdError::FeaturesMissing { missing });
         }
         let features = options.require | (options.wish & available);
-        let id = open_context(host, OpenFlags::ALL, protocol, Privilege::UserModeOnly)
+        let flags = match protocol {
+            // It knows no such flag: it serves what faults there are, and here they are the user's.
+            Protocol::Original { .. } => OpenFlags::ALL - OpenFlags::USER_MODE_ONLY,
+            Protocol::Modern => OpenFlags::ALL,
+        };
+        let id = open_context(host, flags, protocol, Privilege::UserModeOnly)
             .map_err(|errno| UffdError::System { operation: "opening a context", errno })?;
         let rules = Rules::of(protocol);
         let capabilities = Capabilities {
@@ -165,11 +171,6 @@ pub(crate) fn open_context(
     protocol: Protocol,
     privilege: Privilege,
 ) -> Result<ContextId, Errno> {
-    // The original knows no such flag: it serves what faults there are, and here they are the user's.
-    let flags = match protocol {
-        Protocol::Original { .. } => flags - OpenFlags::USER_MODE_ONLY,
-        Protocol::Modern => flags,
-    };
     let blocked = SignalsBlocked::new();
     let opening = host.engine(&blocked).open(flags, protocol, privilege).map_err(errno)?;
     let id = opening.publish();
@@ -200,16 +201,21 @@ impl Context {
         if self.host.machine.is_opener() { Ok(()) } else { Err(UffdError::Forked) }
     }
 
-    /// One try: what is there now, and whether more is left.
-    fn take(&self) -> Result<Taken, ReadError> {
+    /// One try: moves what is there now to `events`, and shows pollers what is left.
+    fn take(&self, events: &mut Vec<Event<core::convert::Infallible>>) -> Result<usize, ReadError> {
         let bell = self.bell();
         bell.drain();
         let blocked = SignalsBlocked::new();
-        let taken = self.host.engine(&blocked).take(self.id, usize::MAX)?;
-        if self.host.engine(&blocked).unread(self.id) > 0 {
+        let engine = self.host.engine(&blocked);
+        let taken = engine.take(self.id, usize::MAX)?;
+        if engine.unread(self.id) > 0 {
             bell.show();
         }
-        Ok(taken)
+        let count = taken.len();
+        // No lock is held here: this may allocate.
+        events.extend(taken.messages().map(|bytes| decode(self.protocol, bytes)));
+        engine.delivered(taken);
+        Ok(count)
     }
 
     fn read(&self, wait: Wait, events: &mut Vec<Event<core::convert::Infallible>>) -> Result<usize, UffdError> {
@@ -221,8 +227,8 @@ impl Context {
         let bell = self.bell();
         loop {
             let seen = bell.count.load(Ordering::Acquire);
-            match self.take() {
-                Ok(taken) => return Ok(self.deliver(taken, events)),
+            match self.take(events) {
+                Ok(count) => return Ok(count),
                 Err(ReadError::Empty) => {}
                 Err(ReadError::ShutDown) => return Err(UffdError::ShutDown),
                 Err(error) => {
@@ -238,14 +244,6 @@ impl Context {
                 FutexWait::Woken | FutexWait::Changed | FutexWait::Interrupted | FutexWait::TimedOut => {}
             }
         }
-    }
-
-    fn deliver(&self, taken: Taken, events: &mut Vec<Event<core::convert::Infallible>>) -> usize {
-        let count = taken.len();
-        events.extend(taken.messages().map(|bytes| decode(self.protocol, bytes)));
-        let blocked = SignalsBlocked::new();
-        self.host.engine(&blocked).delivered(taken);
-        count
     }
 }
 
@@ -330,7 +328,10 @@ impl userfault_client::Uffd for Uffd {
         let descriptor =
             bell.descriptor().map_err(|errno| UffdError::System { operation: "making an eventfd", errno })?;
         // A fault that was queued before anybody asked has rung no eventfd (H31).
-        bell.show();
+        let blocked = SignalsBlocked::new();
+        if self.context.host.engine(&blocked).unread(self.context.id) > 0 {
+            bell.show();
+        }
         Ok(descriptor)
     }
 

@@ -127,7 +127,7 @@ fn containing_asks_for_every_bit_and_intersecting_for_one() {
 #[test]
 fn the_operators_obey_the_laws_of_sets_for_unknown_bits_too() {
     let mut words = Words::from_seed(0x5EED_0001);
-    for _ in 0..10_000 {
+    for _ in 0..crate::testing::rounds(10_000) {
         let (a, b) = (Features::from_bits(words.next()), Features::from_bits(words.next()));
         assert_eq!((a | b).bits(), a.bits() | b.bits());
         assert_eq!((a & b).bits(), a.bits() & b.bits());

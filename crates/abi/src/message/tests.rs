@@ -77,7 +77,7 @@ fn an_event_without_a_name_keeps_its_bytes() {
 #[test]
 fn any_bytes_survive_and_what_they_say_rebuilds_the_bytes_it_uses() {
     let mut words = Words::from_seed(0x5EED_0003);
-    for _ in 0..10_000 {
+    for _ in 0..crate::testing::rounds(10_000) {
         let mut raw: [u8; 32] = words.bytes();
         raw[0] = 0x10 | raw[0] & 0x7;
         let message = Message::from_bytes(raw);
@@ -100,7 +100,7 @@ fn any_bytes_survive_and_what_they_say_rebuilds_the_bytes_it_uses() {
 #[test]
 fn what_a_fault_does_not_use_is_zero_whatever_it_says() {
     let mut words = Words::from_seed(0x5EED_0004);
-    for _ in 0..1_000 {
+    for _ in 0..crate::testing::rounds(1_000) {
         let flags = PagefaultFlags::from_bits(words.next());
         let bytes = Message::pagefault(flags, words.next(), u32::MAX).to_bytes();
         assert_eq!(bytes[1..8], [0; 7]);

@@ -60,7 +60,7 @@ fn any_bytes_survive_decoding_and_encoding() {
     let mut words = Words::from_seed(0x5EED_0002);
     macro_rules! survive {
         ($name:ident) => {
-            for _ in 0..1_000 {
+            for _ in 0..crate::testing::rounds(1_000) {
                 let bytes: [u8; $name::SIZE] = words.bytes();
                 let decoded = $name::decode(&bytes).unwrap();
                 assert_eq!(decoded.encode(), bytes, stringify!($name));

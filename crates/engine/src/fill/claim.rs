@@ -2,9 +2,11 @@
 //!
 //! Kernel counterpart: the page-table lock held while a page is installed.
 
+use userfault_abi::Features;
+
 use crate::addr::{Page, PageRange};
 use crate::context::ContextId;
-use crate::fill::{Action, Cause, FillStop, Filling, Wake};
+use crate::fill::{Action, Cause, FillStop, Filling, Kind, Wake};
 use crate::host::{Embedder, Lock, Pages};
 use crate::page::PageState;
 use crate::space::AddressSpace;
@@ -113,12 +115,21 @@ impl<E: Embedder> AddressSpace<E> {
         if let Some(piece) = filling.piece.and_then(|piece| piece.from(filling.at)) {
             return Some(piece);
         }
-        let found = self.state.with(|state| state.registrations.first_in(rest));
-        let Some(piece) = found.and_then(|(found, _)| found.intersect(rest)) else {
+        let found = self.state.with(|state| {
+            let (found, registration) = state.registrations.first_in(rest)?;
+            let owner = state.contexts.get(registration.context.0);
+            Some((found, owner.is_some_and(|owner| owner.features.contains(Features::WP_UNPOPULATED))))
+        });
+        let piece = found.and_then(|(found, unpopulated)| Some((found.intersect(rest)?, unpopulated)));
+        let Some((piece, unpopulated)) = piece else {
             // Only a hole is left.
             filling.at = filling.range.end();
             return None;
         };
+        if filling.kind == (Kind::Protect { unpopulated: !unpopulated }) {
+            // Whose range it is decides, not who calls.
+            filling.kind = Kind::Protect { unpopulated };
+        }
         filling.at = piece.start();
         filling.piece = Some(piece);
         Some(piece)

@@ -5,7 +5,7 @@
 //!
 //! Kernel counterpart: `UFFDIO_WRITEPROTECT`.
 
-use userfault_abi::{Features, RegisterModes, WriteprotectModes};
+use userfault_abi::{RegisterModes, WriteprotectModes};
 
 use crate::addr::PageRange;
 use crate::context::ContextId;
@@ -91,8 +91,8 @@ impl<E: Embedder> State<E> {
         let unprotectable = mapped.find_map(|part| self.first_unprotectable(part));
         let doable = unprotectable.map_or(Some(range), |stop| range.until(stop)).ok_or(FillError::NotOneMapping)?;
         let lift = is_lift(modes);
-        let unpopulated = context.features.contains(Features::WP_UNPOPULATED);
-        let kind = if lift { Kind::Unprotect } else { Kind::Protect { unpopulated } };
+        // Whether missing pages are marked depends on each range's owner: `next` asks.
+        let kind = if lift { Kind::Unprotect } else { Kind::Protect { unpopulated: false } };
         let wake = if lift && !modes.contains(WriteprotectModes::DONTWAKE) { Wake::Whole } else { Wake::Nobody };
         let stop_at_end = unprotectable.map(|_| FillStop::NotProtectable);
         Ok(Filling { wake, piece: None, stop_at_end, ..Filling::new(kind, Some(id), doable) })

@@ -1,0 +1,138 @@
+//! What registering and unregistering mean for a region's pages.
+//!
+//! Unregistered pages are plain memory: accessible, and the kernel alone decides about their contents. The
+//! layout is held exclusively wherever pages come or go, so no claim is out.
+//!
+//! Kernel counterpart: the clearing of markers when a userfaultfd lets a mapping go.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use userfault_abi::errno::Errno;
+use userfault_engine::{PageState, Pages};
+
+use super::{ChunkState, Region, Run};
+use crate::machine::Machine;
+use crate::states::States;
+use crate::sys::Access;
+
+impl Region {
+    /// All of it is registered now, as inaccessible as it was mapped.
+    pub(crate) fn begin_closed(&self) {
+        self.is_plain.store(false, Relaxed);
+    }
+
+    /// Makes all pages inaccessible before they are registered.
+    ///
+    /// The layout is held exclusively: no claim is out.
+    pub(crate) fn close(&self, machine: &Machine, run: &Run) -> Result<(), Errno> {
+        machine.protect(self.span(run), Access::None)?;
+        if machine.guards {
+            // Poison leaves guards behind, and so does making pages plain when it fails.
+            machine.unguard(self.span(run))?;
+        }
+        if self.is_plain.swap(false, Relaxed) {
+            self.all_mixed(machine);
+        }
+        self.open.set(run.clone(), false);
+        self.readonly.set(run.clone(), false);
+        self.each_chunk(run, |part| {
+            self.in_chunk(machine, part, |state| {
+                if *part == self.chunk_run(part.start / self.chunk_pages) {
+                    *state = ChunkState { borders: state.borders, stamp: state.stamp, ..ChunkState::default() };
+                }
+            });
+        });
+        Ok(())
+    }
+
+    /// Writes down what the region is as a whole: accessible, and unregistered.
+    fn all_mixed(&self, machine: &Machine) {
+        let all = 0..self.pages;
+        self.open.set(all.clone(), true);
+        self.readonly.set(all.clone(), false);
+        self.each_chunk(&all, |part| {
+            self.in_chunk(machine, part, |state| {
+                let ChunkState { borders, stamp, .. } = *state;
+                *state = ChunkState { borders, stamp, mixed: true, ..ChunkState::default() };
+            });
+        });
+    }
+
+    /// Opens pages that had contents when they were registered.
+    pub(crate) fn open_present(&self, machine: &Machine, run: &Run) -> Result<(), Errno> {
+        let mut result = Ok(());
+        self.each_chunk(run, |part| {
+            self.in_chunk(machine, part, |_| {
+                // What cannot be opened now is opened by its first touch.
+                match machine.protect(self.span(part), Access::ReadWrite) {
+                    Ok(()) => self.open.set(part.clone(), true),
+                    Err(errno) => result = Err(errno),
+                }
+            });
+        });
+        result
+    }
+
+    /// Makes pages plain memory again, but for the poisoned ones.
+    ///
+    /// The layout is held exclusively: no claim is out.
+    pub(crate) fn make_plain(&self, machine: &Machine, states: &States, run: &Run) -> Result<(), Errno> {
+        let mut result = Ok(());
+        let mut at = run.start;
+        let poisoned = |page: &usize| states.get(self.page(*page)) == PageState::Poisoned;
+        let may_be = self.may_be_poisoned.load(Relaxed);
+        while at < run.end {
+            let end = if may_be { (at..run.end).find(poisoned).unwrap_or(run.end) } else { run.end };
+            if at < end {
+                let part = at..end;
+                result = self.open_run(machine, &part).and(result);
+                states.forget(self.pages_of(&part));
+            }
+            at = (end..run.end).find(|page| !poisoned(page)).unwrap_or(run.end);
+        }
+        if result.is_err() {
+            self.needs_opening.store(true, Relaxed);
+        }
+        if *run == (0..self.pages) {
+            self.is_plain.store(true, Relaxed);
+            self.forget(machine);
+        } else if !self.is_plain.load(Relaxed) {
+            self.each_chunk(run, |part| {
+                self.in_chunk(machine, part, |state| {
+                    state.mixed = true;
+                    self.open.set(part.clone(), true);
+                    self.readonly.set(part.clone(), false);
+                });
+            });
+        }
+        result
+    }
+
+    /// Ends the contents of unregistered pages, poison included.
+    pub(crate) fn discard_plain(&self, machine: &Machine, states: &States, run: &Run) -> Result<(), Errno> {
+        crate::sys::zap(self.span(run))?;
+        if self.may_be_poisoned.load(Relaxed) {
+            // Before the states: who finds poison that is inaccessible still repeats the access.
+            let opened = self.open_run(machine, run);
+            states.forget(self.pages_of(run));
+            if opened.is_err() {
+                self.needs_opening.store(true, Relaxed);
+            }
+            return opened;
+        }
+        Ok(())
+    }
+
+    /// Opens one page of unregistered memory, if some could not be opened when they were unregistered.
+    pub(crate) fn open_plain(&self, machine: &Machine, page: usize) {
+        if !self.needs_opening.load(Relaxed) {
+            return;
+        }
+        let _retried = self.open_run(machine, &(page..page + 1));
+    }
+
+    fn open_run(&self, machine: &Machine, run: &Run) -> Result<(), Errno> {
+        let unguarded = if machine.guards { machine.unguard(self.span(run)) } else { Ok(()) };
+        unguarded.and(machine.protect(self.span(run), Access::ReadWrite))
+    }
+}

@@ -1,0 +1,32 @@
+//! The engine on real faults in real processes.
+//!
+//! The host is one per process and its handler is for ever, so nearly every test runs its body in a child
+//! of its own: the same test binary, told by an environment variable to run that one test's closure. A
+//! child that hangs is killed by SIGALRM; that clock can only fail a test. "Asleep" is read from the
+//! host's statistics. Random numbers come from a seed that is printed; set `USERFAULT_SEED` to repeat it.
+#![cfg(target_arch = "x86_64")]
+#![expect(clippy::unwrap_used, reason = "a call that fails unexpectedly fails its test")]
+
+mod access;
+mod alone;
+mod budget;
+mod close;
+mod conversion;
+mod door;
+mod failing;
+mod fork;
+mod hammer;
+mod instructions;
+mod jump;
+mod malloc;
+mod monitors;
+mod nest;
+mod os;
+mod own_protection;
+mod poison;
+mod previous;
+mod probes;
+mod ready;
+mod seccomp;
+mod storm;
+mod support;

@@ -1,0 +1,212 @@
+//! System calls that the tests make as a program would.
+//!
+//! 1. Structures handed to the kernel are live locals; memory named by address is a test's own mapping, and
+//!    memory handed over as a stack is leaked.
+//! 2. Signal handlers use atomics, `access` and async-signal-safe calls only.
+//! 3. A forked child of a process with one thread, or one that only makes system calls.
+#![expect(unsafe_code, reason = "system calls; the three invariants above are this file's proof")]
+
+use std::ffi::c_void;
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+fn check(answer: i32) -> io::Result<i32> {
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+pub(crate) fn no_core_files() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: invariant 1.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+}
+
+pub(crate) fn alarm(seconds: u32) {
+    // SAFETY: no pointers.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// As the program's own `mprotect`.
+pub(crate) fn protect(address: usize, len: usize, protection: i32) -> io::Result<()> {
+    // SAFETY: invariant 1.
+    check(unsafe { libc::mprotect(ptr::with_exposed_provenance_mut(address), len, protection) }).map(drop)
+}
+
+pub(crate) fn lock(address: usize, len: usize) -> io::Result<()> {
+    // SAFETY: invariant 1.
+    check(unsafe { libc::mlock(ptr::with_exposed_provenance(address), len) }).map(drop)
+}
+
+pub(crate) fn memory_file() -> File {
+    // SAFETY: a literal name.
+    let number = check(unsafe { libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC) }).unwrap();
+    // SAFETY: just opened, ours.
+    File::from(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Lets the kernel read `len` bytes at `address`; how many, or the error number.
+pub(crate) fn write_from(file: &File, address: usize, len: usize) -> Result<usize, i32> {
+    let source = ptr::with_exposed_provenance(address);
+    // SAFETY: the kernel answers EFAULT for what it cannot read.
+    let answer = unsafe { libc::pwrite(file.as_raw_fd(), source, len, 0) };
+    usize::try_from(answer).map_err(|_| io::Error::last_os_error().raw_os_error().unwrap())
+}
+
+/// The bytes at `address`, if a system call can read them.
+pub(crate) fn kernel_reads(file: &File, address: usize, len: usize) -> Option<Vec<u8>> {
+    use std::os::unix::fs::FileExt;
+    if write_from(file, address, len) != Ok(len) {
+        return None;
+    }
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    Some(bytes)
+}
+
+pub(crate) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void);
+
+/// Sets a handler with SA_SIGINFO, as a program would.
+pub(crate) fn handle(signal: i32, handler: Handler, flags: i32) {
+    set_action(signal, handler as usize, flags | libc::SA_SIGINFO);
+}
+
+/// Sets a handler of any kind.
+pub(crate) fn set_action(signal: i32, handler: usize, flags: i32) {
+    // SAFETY: integers and an optional function pointer: zero is a value of each.
+    let mut new: libc::sigaction = unsafe { mem::zeroed() };
+    new.sa_sigaction = handler;
+    new.sa_flags = flags;
+    // SAFETY: invariants 1 and 2.
+    check(unsafe { libc::sigaction(signal, &raw const new, ptr::null_mut()) }).unwrap();
+}
+
+/// `si_addr`.
+pub(crate) fn address_of(info: *mut libc::siginfo_t) -> usize {
+    // SAFETY: called by a handler with its own argument.
+    let info = unsafe { &*info };
+    // SAFETY: the handlers are for faults, which carry an address.
+    unsafe { info.si_addr() }.addr()
+}
+
+/// Where the interrupted code goes on.
+pub(crate) fn instruction_of(context: *mut c_void) -> usize {
+    let context: *mut libc::ucontext_t = context.cast();
+    // SAFETY: called by a handler with its own argument.
+    let registers = unsafe { &(*context).uc_mcontext.gregs };
+    usize::from_ne_bytes(registers[usize::try_from(libc::REG_RIP).unwrap()].to_ne_bytes())
+}
+
+/// Lets the interrupted code go on elsewhere.
+pub(crate) fn continue_at(context: *mut c_void, address: usize) {
+    let context: *mut libc::ucontext_t = context.cast();
+    // SAFETY: called by a handler with its own argument.
+    let registers = unsafe { &mut (*context).uc_mcontext.gregs };
+    registers[usize::try_from(libc::REG_RIP).unwrap()] = i64::from_ne_bytes(address.to_ne_bytes());
+}
+
+pub(crate) fn thread_id() -> i32 {
+    // SAFETY: no pointers.
+    unsafe { libc::gettid() }
+}
+
+pub(crate) fn send(thread: i32, signal: i32) {
+    let process = std::process::id();
+    // SAFETY: no pointers.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+}
+
+/// Blocks or unblocks one signal in this thread.
+pub(crate) fn set_blocked(signal: i32, blocked: bool) {
+    // SAFETY: integers: zero is a value.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: invariant 1.
+    unsafe { libc::sigaddset(&raw mut set, signal) };
+    let how = if blocked { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    // SAFETY: invariant 1.
+    unsafe { libc::pthread_sigmask(how, &raw const set, ptr::null_mut()) };
+}
+
+/// Gives this thread an alternate stack of `size` bytes behind a closed page, or none for 0; all of it is
+/// `paint`. Its first byte.
+pub(crate) fn use_stack(size: usize, paint: u8) -> usize {
+    let page = 4096;
+    let mut stack = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    if size != 0 {
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: fresh memory, leaked (invariant 1).
+        let base = unsafe { libc::mmap(ptr::null_mut(), size + page, access, flags, -1, 0) };
+        assert_ne!(base, libc::MAP_FAILED);
+        protect(base.expose_provenance(), page, libc::PROT_NONE).unwrap();
+        let start = base.wrapping_byte_add(page);
+        // SAFETY: the mapping just made, behind its first page.
+        unsafe { start.cast::<u8>().write_bytes(paint, size) };
+        stack = libc::stack_t { ss_sp: start, ss_flags: 0, ss_size: size };
+    }
+    // SAFETY: invariant 1.
+    check(unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) }).unwrap();
+    stack.ss_sp.expose_provenance()
+}
+
+/// The size of the frame that the kernel puts on a signal stack.
+pub(crate) fn frame_bytes() -> usize {
+    // SAFETY: no pointers.
+    usize::try_from(unsafe { libc::getauxval(51) }).unwrap()
+}
+
+/// Ends the process without clean-up.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: no pointers.
+    unsafe { libc::_exit(code) }
+}
+
+/// Runs `body` in a forked child, which ends without clean-up; its exit status.
+pub(crate) fn forked(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: invariant 3.
+    let child = check(unsafe { libc::fork() }).unwrap();
+    if child == 0 {
+        exit_now(body());
+    }
+    let mut status = 0;
+    // SAFETY: invariant 1.
+    check(unsafe { libc::waitpid(child, &raw mut status, 0) }).unwrap();
+    status
+}
+
+pub(crate) fn become_user(id: u32) {
+    // SAFETY: no pointers. Group first, while it is allowed.
+    check(unsafe { libc::setgid(id) }).unwrap();
+    // SAFETY: no pointers.
+    check(unsafe { libc::setuid(id) }).unwrap();
+}
+
+pub(crate) fn user() -> u32 {
+    // SAFETY: no pointers.
+    unsafe { libc::getuid() }
+}
+
+/// A poller of one descriptor, edge-triggered or level-triggered.
+pub(crate) struct Poller(OwnedFd);
+
+impl Poller {
+    pub(crate) fn new(descriptor: impl AsFd, edges: bool) -> Self {
+        // SAFETY: no pointers.
+        let number = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).unwrap();
+        // SAFETY: just opened, ours.
+        let epoll = unsafe { OwnedFd::from_raw_fd(number) };
+        let edge = if edges { libc::EPOLLET } else { 0 };
+        let mut event = libc::epoll_event { events: (libc::EPOLLIN | edge).cast_unsigned(), u64: 0 };
+        let descriptor = descriptor.as_fd().as_raw_fd();
+        // SAFETY: invariant 1.
+        check(unsafe { libc::epoll_ctl(number, libc::EPOLL_CTL_ADD, descriptor, &raw mut event) }).unwrap();
+        Self(epoll)
+    }
+
+    /// Whether it is readable within `milliseconds`.
+    pub(crate) fn wait(&self, milliseconds: i32) -> bool {
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        // SAFETY: invariant 1.
+        check(unsafe { libc::epoll_wait(self.0.as_raw_fd(), &raw mut event, 1, milliseconds) }).unwrap() == 1
+    }
+}

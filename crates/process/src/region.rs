@@ -51,7 +51,8 @@ struct ChunkState {
     soft: bool,
     /// Holds unregistered pages: never softened.
     mixed: bool,
-    /// Borders between pages that allow different things, plus one.
+    /// Borders between its pages that allow different things. Those between chunks are not counted:
+    /// nothing would be gained by it, since no chunk can give them back.
     borders: usize,
     /// Counts changes.
     stamp: u64,
@@ -178,9 +179,9 @@ impl Region {
         let all = self.chunk_run(run.start / self.chunk_pages);
         let borders = if state.guarded && !state.soft {
             // Closed pages are guards in a mapping that looks as the open ones do.
-            self.readonly.borders(&self.readonly, all) + 1
+            self.readonly.borders(&self.readonly, all)
         } else {
-            self.open.borders(&self.readonly, all) + 1
+            self.open.borders(&self.readonly, all)
         };
         machine.count(state.borders, borders);
         state.borders = borders;
@@ -404,16 +405,19 @@ impl Region {
     /// H7). `false` if this chunk has none to give.
     pub(crate) fn relieve(&self, machine: &Machine, states: &States, chunk: usize) -> bool {
         let run = self.chunk_run(chunk);
-        self.in_chunk(machine, &run, |state| {
-            if state.borders < 3 || state.mixed || self.is_plain.load(Relaxed) {
+        let Some(chunk) = self.chunks.get(chunk) else { return false };
+        chunk.0.with(|state| {
+            if state.borders < 2 || state.mixed || self.is_plain.load(Relaxed) {
                 return false;
             }
-            if machine.guards && !state.guarded && !state.soft {
-                return self.convert(machine, states, &run, state).is_ok();
-            }
-            self.soften(machine, &run, state)
+            let gave = if machine.guards && !state.guarded && !state.soft {
+                self.convert(machine, states, &run, state).is_ok()
+            } else {
+                self.soften(machine, &run, state)
+            };
+            self.recount(machine, &run, state);
+            gave
         })
-        .unwrap_or(false)
     }
 
     /// Closes the pages of a chunk but for those lifted most recently. Whether there were any.

@@ -251,12 +251,12 @@ impl Descriptor {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a bad range, `EEXIST` at a page that has contents, `EFAULT` for a bad source.
+    /// `EINVAL` for a bad range, `ENOENT` unless one registration holds it, `EEXIST` at a page that has contents, `EFAULT` for a bad source.
     pub fn install(&self, target: usize, bytes: &[u8]) -> Result<(), Errno> {
         let range = LIMITS.parse(target as u64, bytes.len() as u64, false).map_err(errno)?;
         let blocked = SignalsBlocked::new();
         let layout = self.host.layout.read(&blocked);
-        let mut filling = self.host.engine(&blocked).install(range);
+        let mut filling = self.host.install(&blocked, range).ok_or(Errno::ENOENT)?;
         let end = self.host.drive(&blocked, &layout, &mut filling, Bytes::At(bytes.as_ptr().addr()));
         end.stop.map_or(Ok(()), |stop| Err(errno(stop)))
     }
@@ -330,11 +330,12 @@ impl Memory {
     ///
     /// Nobody holds a reference to these bytes.
     pub unsafe fn discard(&self, pages: std::ops::Range<usize>) -> Result<(), Errno> {
-        let start = self.base() + pages.start * PAGE_SIZE;
-        let len = pages.len() * PAGE_SIZE;
-        if pages.end > self.mapping.pages() {
+        // Before any arithmetic: a backwards range may wrap it.
+        if pages.start >= pages.end || pages.end > self.mapping.pages() {
             return Err(Errno::EINVAL);
         }
+        let start = self.base() + pages.start * PAGE_SIZE;
+        let len = pages.len() * PAGE_SIZE;
         let range = LIMITS.parse(start as u64, len as u64, false).map_err(errno)?;
         self.host.discard(range)
     }

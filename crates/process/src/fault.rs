@@ -14,6 +14,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use userfault_abi::RegisterModes;
 use userfault_engine::{Access, ContextId, Left, Origin, Page, PageRange, Patience, Verdict, WaiterId, Why};
 use userfault_signal::{Disposition, FaultContext, FaultHandler, FutexWait, SignalsBlocked, futex_wait};
 
@@ -114,13 +115,22 @@ impl Host {
     /// Registered, but not for missing pages: contents are zeros, and nobody is asked.
     fn zero(&self, blocked: &SignalsBlocked, page: Page) {
         let layout = self.layout.read(blocked);
-        let mut filling = self.engine(blocked).install(PageRange::one(page));
+        // Only now does the registration stand still: it may have ended, or want the fault after all.
+        let modes = self.engine(blocked).registration(page).map(|(_, registration)| registration.modes);
+        if modes.is_none_or(|modes| modes.contains(RegisterModes::MISSING)) {
+            return;
+        }
+        let Some(mut filling) = self.install(blocked, PageRange::one(page)) else { return };
         let _present_now = self.drive(blocked, &layout, &mut filling, Bytes::Zeros);
     }
 
     /// Protected, but nobody asks for write faults any more.
     fn unprotect(&self, blocked: &SignalsBlocked, page: Page) {
         let layout = self.layout.read(blocked);
+        let modes = self.engine(blocked).registration(page).map(|(_, registration)| registration.modes);
+        if modes.is_none_or(|modes| modes.contains(RegisterModes::WP)) {
+            return;
+        }
         let mut filling = self.engine(blocked).unprotect(PageRange::one(page));
         let _writable_now = self.drive(blocked, &layout, &mut filling, Bytes::Zeros);
     }

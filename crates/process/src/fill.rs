@@ -66,6 +66,13 @@ impl Host {
         }
     }
 
+    /// Begins the host's own installation of pages; `None` unless one registration holds them all. Only
+    /// of registered pages do the states say what is missing; the layout is held, so it stays so.
+    pub(crate) fn install(&self, blocked: &SignalsBlocked, range: PageRange) -> Option<Filling> {
+        let (held, _) = self.engine(blocked).registration(range.start())?;
+        (range.end() <= held.end()).then(|| self.engine(blocked).install(range))
+    }
+
     /// The host calls for one claim, chunk by chunk.
     fn work(&self, layout: &Regions, claim: &Claim, source: Source) -> Result<(), Short> {
         let nothing = Short { done: 0, cause: Cause::NoMemory };
@@ -124,7 +131,7 @@ impl Host {
     fn is_readable(&self, source: Source) -> bool {
         match source {
             Source::Zeros => true,
-            Source::Bytes(address) => self.machine.is_opener() && sys::is_readable(address.addr(), PAGE_SIZE),
+            Source::Bytes(address) => self.machine.is_readable(address),
         }
     }
 

@@ -74,7 +74,9 @@ impl Region {
         let host = self.pages.context.host;
         let blocked = SignalsBlocked::new();
         let layout = host.layout.read(&blocked);
-        let mut filling = host.engine(&blocked).install(range);
+        let Some(mut filling) = host.install(&blocked, range) else {
+            return Ok(Progress::stopped(0, Stopped::NotRegistered));
+        };
         let end = host.drive(&blocked, &layout, &mut filling, Bytes::At(bytes.as_ptr().addr()));
         Ok(progress(&end))
     }
@@ -85,7 +87,8 @@ impl Pages {
     fn range(&self, pages: &Range<usize>) -> Result<PageRange, UffdError> {
         self.context.check_process()?;
         let outside = || UffdError::OutsideRegion { asked: pages.clone(), pages: self.mapping.pages() };
-        if pages.end > self.mapping.pages() {
+        // Before any arithmetic: a backwards range may wrap it.
+        if pages.start >= pages.end || pages.end > self.mapping.pages() {
             return Err(outside());
         }
         let base = (self.mapping.base() / PAGE_SIZE) as u64;

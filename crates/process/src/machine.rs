@@ -35,6 +35,8 @@ pub struct Tuning {
 
 pub(crate) struct Machine {
     memory: File,
+    /// A page for bytes that nobody wants.
+    scratch: Mapping,
     opener: Opener,
     /// Guard markers can be installed.
     pub(crate) guards: bool,
@@ -89,10 +91,16 @@ impl Machine {
             errno,
             remedy: "use Linux 4.14 or later, and allow madvise",
         })?;
+        let scratch = Mapping::reserve(1, Protection::None).map_err(|_| Refusal {
+            way: "map a scratch page",
+            errno: Errno::ENOMEM,
+            remedy: "raise the limit of address space (ulimit -v)",
+        })?;
         let limit = read_number("/proc/sys/vm/max_map_count").unwrap_or(65_530);
         let now = std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
         Ok(Self {
             memory,
+            scratch,
             opener,
             guards: !tuning.without_guards,
             budget: tuning.mapping_budget.unwrap_or(limit.saturating_sub(now) / 2),
@@ -111,19 +119,28 @@ impl Machine {
     }
 
     /// Writes through `/proc/self/mem`.
-    pub(crate) fn write(&self, source: *const u8, target: Span) -> Result<usize, Errno> {
+    ///
+    /// # Errors
+    ///
+    /// How many bytes were written before the errno.
+    pub(crate) fn write(&self, source: *const u8, target: Span) -> Result<(), (usize, Errno)> {
         if !self.is_opener() {
-            return Err(Errno::EIO);
+            return Err((0, Errno::EIO));
         }
-        self.may_fail()?;
+        self.may_fail().map_err(|errno| (0, errno))?;
         sys::forced_write(self.memory.as_fd(), source, target)
     }
 
     /// Overwrites a page with zeros.
     pub(crate) fn erase(&self, page: Span) -> Result<(), Errno> {
         static ZEROS: [u8; crate::states::PAGE_SIZE] = [0; crate::states::PAGE_SIZE];
-        let written = sys::forced_write(self.memory.as_fd(), ZEROS.as_ptr(), page)?;
-        if written == ZEROS.len() { Ok(()) } else { Err(Errno::EIO) }
+        sys::forced_write(self.memory.as_fd(), ZEROS.as_ptr(), page).map_err(|(_, errno)| errno)
+    }
+
+    /// Whether the kernel can read a page of bytes at `source`: tried by writing them where nobody looks.
+    pub(crate) fn is_readable(&self, source: *const u8) -> bool {
+        let nowhere = Span::scratch(&self.scratch, 0);
+        self.is_opener() && sys::forced_write(self.memory.as_fd(), source, nowhere).is_ok()
     }
 
     pub(crate) fn protect(&self, span: Span, access: sys::Access) -> Result<(), Errno> {

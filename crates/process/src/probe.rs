@@ -48,9 +48,7 @@ pub(crate) fn mechanisms(machine: &mut Machine) -> Result<(), Refusal> {
 fn forced_write(machine: &Machine, scratch: &Mapping) -> Result<(), Errno> {
     let page = Span::scratch(scratch, 0);
     let bytes = [0x5a_u8; PAGE_SIZE];
-    if machine.write(bytes.as_ptr(), page)? != PAGE_SIZE {
-        return Err(Errno::EIO);
-    }
+    machine.write(bytes.as_ptr(), page).map_err(|(_, errno)| errno)?;
     sys::protect(page, Access::Read)?;
     let mut read = [0_u8; PAGE_SIZE];
     sys::copy_in(page.start(), &mut read)?;

@@ -51,6 +51,8 @@ struct ChunkState {
     soft: bool,
     /// Holds unregistered pages: never softened.
     mixed: bool,
+    /// A page whose bit says closed may be open in truth.
+    is_unsure: bool,
     /// Borders between its pages that allow different things. Those between chunks are not counted:
     /// nothing would be gained by it, since no chunk can give them back.
     borders: usize,
@@ -234,11 +236,21 @@ impl Region {
         let wrote = self.write(machine, run, source);
         let done = run.start..run.start + wrote.map_or_else(|short| short.done, |()| run.end - run.start);
         self.drop_contents(machine, &(done.end..run.end));
-        if !done.is_empty() && machine.protect(self.span(&done), access).is_err() {
-            self.drop_contents(machine, &done);
-            return Err(Short { done: 0, cause: userfault_engine::Cause::NoMemory });
+        let lifted = self.lift(machine, &done, access);
+        if lifted < done.end {
+            self.drop_contents(machine, &(lifted..done.end));
+            return Err(Short { done: lifted - run.start, cause: userfault_engine::Cause::NoMemory });
         }
         wrote
+    }
+
+    /// Opens complete pages; the first that could not be. A call over several mappings may fail when it
+    /// has opened some of them: who can be seen already is done, and must not be dropped (H1).
+    fn lift(&self, machine: &Machine, run: &Run, access: Access) -> usize {
+        if run.is_empty() || machine.protect(self.span(run), access).is_ok() {
+            return run.end;
+        }
+        run.clone().find(|page| machine.protect(self.span(&(*page..page + 1)), access).is_err()).unwrap_or(run.end)
     }
 
     fn fill_guarded(
@@ -258,11 +270,10 @@ impl Region {
         let wrote = self.write(machine, run, source);
         let done = run.start..run.start + wrote.map_or_else(|short| short.done, |()| run.end - run.start);
         self.guard_again(machine, &(done.end..run.end), soft);
-        if !done.is_empty()
-            && let Err(errno) = machine.protect(self.span(&done), access)
-        {
-            self.guard_again(machine, &done, soft);
-            return Err(no_memory(errno));
+        let lifted = self.lift(machine, &done, access);
+        if lifted < done.end {
+            self.guard_again(machine, &(lifted..done.end), soft);
+            return Err(Short { done: lifted - run.start, ..no_memory(Errno::ENOMEM) });
         }
         wrote
     }
@@ -271,10 +282,11 @@ impl Region {
         let Source::Bytes(bytes) = source else { return Ok(()) };
         let span = self.span(run);
         match machine.write(bytes, span) {
-            Ok(written) if written == span.len() => Ok(()),
-            Ok(written) => Err(Short { done: written / PAGE_SIZE, cause: userfault_engine::Cause::SourceUnreadable }),
-            Err(Errno::EFAULT) => Err(Short { done: 0, cause: userfault_engine::Cause::SourceUnreadable }),
-            Err(_) => Err(Short { done: 0, cause: userfault_engine::Cause::NoMemory }),
+            Ok(()) => Ok(()),
+            Err((written, Errno::EFAULT)) => {
+                Err(Short { done: written / PAGE_SIZE, cause: userfault_engine::Cause::SourceUnreadable })
+            }
+            Err((written, _)) => Err(Short { done: written / PAGE_SIZE, cause: userfault_engine::Cause::NoMemory }),
         }
     }
 
@@ -297,8 +309,10 @@ impl Region {
         if run.is_empty() {
             return;
         }
-        self.drop_contents(machine, run);
-        if machine.guard(self.span(run)).is_ok() && !soft {
+        // A guard ends contents, too.
+        if machine.guard(self.span(run)).is_err() {
+            self.drop_contents(machine, run);
+        } else if !soft {
             let _costs_a_mapping = machine.protect(self.span(run), Access::ReadWrite);
         }
     }
@@ -336,6 +350,7 @@ impl Region {
     pub(crate) fn discard(&self, machine: &Machine, run: &Run) -> Result<(), Short> {
         self.in_chunk(machine, run, |state| {
             if machine.protect(self.span(run), Access::None).is_err() {
+                self.lose_track(run, state);
                 return Err(Short { done: 0, cause: userfault_engine::Cause::NoMemory });
             }
             self.open.set(run.clone(), false);
@@ -352,21 +367,31 @@ impl Region {
 
     /// Changes what pages of one chunk that are in `Changing` allow.
     pub(crate) fn set_access(&self, machine: &Machine, run: &Run, access: Access) -> Result<(), Short> {
-        self.in_chunk(machine, run, |_| {
+        self.in_chunk(machine, run, |state| {
             for (open_run, open) in self.open.runs(run.clone()) {
                 // Closed ones are opened by the next touch, as their state then says.
-                if open {
+                if open || state.is_unsure {
                     // What comes before is done: were it not said so, its state would be another one.
                     let done = open_run.start - run.start;
-                    machine
-                        .protect(self.span(&open_run), access)
-                        .map_err(|_| Short { done, cause: userfault_engine::Cause::NoMemory })?;
+                    if machine.protect(self.span(&open_run), access).is_err() {
+                        self.lose_track(&open_run, state);
+                        return Err(Short { done, cause: userfault_engine::Cause::NoMemory });
+                    }
+                    self.open.set(open_run.clone(), true);
                     self.readonly.set(open_run, access == Access::Read);
                 }
             }
             Ok(())
         })
         .unwrap_or(Ok(()))
+    }
+
+    /// A change of access failed, perhaps halfway: the pages count as closed, so that the next touch sets
+    /// what their state says, and nobody relies on "closed" in this chunk any more.
+    fn lose_track(&self, run: &Run, state: &mut ChunkState) {
+        state.is_unsure = true;
+        self.open.set(run.clone(), false);
+        self.readonly.set(run.clone(), false);
     }
 
     /// A touch of a page that has contents: opens it if we had closed it.
@@ -434,6 +459,7 @@ impl Region {
             if at < end && (!state.soft || self.open.find(at..end, true).is_some()) {
                 let gap = at..end;
                 if machine.protect(self.span(&gap), Access::None).is_err() {
+                    self.lose_track(&gap, state);
                     break;
                 }
                 self.open.set(gap.clone(), false);

@@ -60,10 +60,6 @@ impl Span {
     pub(crate) const fn start(self) -> usize {
         self.start
     }
-
-    pub(crate) const fn len(self) -> usize {
-        self.len
-    }
 }
 
 fn last_errno() -> Errno {
@@ -113,33 +109,30 @@ pub(crate) fn populate(span: Span) -> Result<(), Errno> {
 
 /// Writes `len` bytes from `source` to `target` through `/proc/self/mem`, whatever `target` allows.
 ///
-/// Returns how many were written; fewer if the source cannot be read from some page on.
-///
 /// # Errors
 ///
-/// The errno, if not even one was.
-pub(crate) fn forced_write(memory: BorrowedFd<'_>, source: *const u8, target: Span) -> Result<usize, Errno> {
+/// How many bytes were written before the errno; `EFAULT` if the source cannot be read from there on.
+pub(crate) fn forced_write(memory: BorrowedFd<'_>, source: *const u8, target: Span) -> Result<(), (usize, Errno)> {
     let mut done = 0;
     let mut most = target.len;
     while done < target.len {
-        let at = i64::try_from(target.start + done).map_err(|_| Errno::EINVAL)?;
+        let at = i64::try_from(target.start + done).map_err(|_| (done, Errno::EINVAL))?;
         let from = source.wrapping_add(done).cast();
         // SAFETY: the kernel reads the source and answers EFAULT if it cannot; it writes pages of ours
         // (invariant 1), which no reference points into (2).
         let answer = unsafe { libc::pwrite64(memory.as_raw_fd(), from, most.min(target.len - done), at) };
         match usize::try_from(answer) {
-            Ok(0) => break,
+            Ok(0) => return Err((done, Errno::EIO)),
             Ok(written) => done += written,
             Err(_) => match last_errno() {
                 Errno::EINTR => {}
                 // For this file the kernel forgets how much it wrote before the source ended: page by page.
                 Errno::EFAULT if most > PAGE => most = PAGE,
-                errno if done == 0 => return Err(errno),
-                _ => break,
+                errno => return Err((done, errno)),
             },
         }
     }
-    Ok(done)
+    Ok(())
 }
 
 /// The thread's identity without a system call: its thread pointer, which glibc and musl keep in its
@@ -235,14 +228,6 @@ pub(crate) fn copy_in(source: usize, target: &mut [u8]) -> Result<(), Errno> {
         done += rustix::io::read(&reader, rest).map_err(|_| Errno::EFAULT)?;
     }
     Ok(())
-}
-
-/// Whether `len` bytes at `source`, at most a page, could be read by a system call.
-pub(crate) fn is_readable(source: usize, len: usize) -> bool {
-    let Ok((_reader, writer)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else { return false };
-    // SAFETY: the kernel reads the source and answers EFAULT if it cannot.
-    let answer = unsafe { libc::write(writer.as_raw_fd(), source as *const c_void, len) };
-    usize::try_from(answer) == Ok(len)
 }
 
 /// Writes `source` to `target` as a system call would.

@@ -24,6 +24,9 @@ pub(super) const fn action(state: PageState) -> Action {
 
 impl<E: Embedder> AddressSpace<E> {
     /// Begins to install missing pages; a page with contents stops it.
+    ///
+    /// Registered or not: it is the embedder who knows whether it keeps states of pages that nobody has
+    /// registered, and whether a missing one of these is missing.
     pub fn install(&self, range: PageRange) -> Filling {
         Filling::new(Kind::Install, None, range)
     }

@@ -48,6 +48,8 @@ enum Next {
     Skip,
     /// The same again, after a little while.
     Again,
+    /// Page by page: they are not one registered mapping (any more).
+    Singly,
     /// There is nobody and nothing to answer any more.
     Gone,
     /// Report it.
@@ -59,7 +61,8 @@ impl Next {
         match stopped {
             Stopped::AlreadyPresent => Self::Skip,
             Stopped::EventPending | Stopped::Other(Errno::ENOMEM | Errno::EBUSY | Errno::EINTR) => Self::Again,
-            Stopped::NotRegistered | Stopped::Gone => Self::Gone,
+            Stopped::NotRegistered => Self::Singly,
+            Stopped::Gone => Self::Gone,
             Stopped::SourceUnreadable | Stopped::Other(_) | _ => Self::Fail,
         }
     }
@@ -79,11 +82,13 @@ impl<U: Uffd> Plan<U> {
         let mut rest = pages;
         let mut bytes = bytes.get(..rest.len() * page_size).unwrap_or_default();
         let mut patience = Patience::new();
+        let mut most = rest.len();
         while !rest.is_empty() {
             let page = rest.start;
+            let now = bytes.get(..most * page_size).unwrap_or(bytes);
             let progress = match self.install {
-                Some(install) => install(&self.region, page, bytes),
-                None => self.region.copy(page, bytes),
+                Some(install) => install(&self.region, page, now),
+                None => self.region.copy(page, now),
             };
             let Progress { pages_done, stopped_by } = match progress {
                 Ok(progress) => progress,
@@ -102,6 +107,12 @@ impl<U: Uffd> Plan<U> {
                         done += 1;
                     }
                     Next::Again if self.wait(&mut patience, events) => {}
+                    Next::Singly if most > 1 => most = 1,
+                    Next::Singly => {
+                        // Unregistered meanwhile: who slept there meets plain memory.
+                        self.wake(page);
+                        done += 1;
+                    }
                     Next::Gone => return Installed::Done,
                     Next::Again | Next::Fail => {
                         return Installed::Failed(MonitorError::Stopped { page: page + pages_done, by });
@@ -123,10 +134,12 @@ impl<U: Uffd> Plan<U> {
     /// must neither wait for ever nor see zeros that nobody wrote.
     pub(super) fn poison(&self, pages: Range<usize>, events: &mut Vec<Event<U::Forked>>) {
         let mut rest = pages;
+        let mut most = rest.len();
         let mut patience = Patience::new();
         while !rest.is_empty() {
             let page = rest.start;
-            let Ok(Progress { pages_done, stopped_by }) = self.region.poison(rest.clone()) else {
+            let now = page..rest.end.min(page + most);
+            let Ok(Progress { pages_done, stopped_by }) = self.region.poison(now) else {
                 end_process(page);
             };
             rest.start += pages_done;
@@ -138,6 +151,11 @@ impl<U: Uffd> Plan<U> {
                     rest.start += 1;
                 }
                 Some(Next::Again) if self.wait(&mut patience, events) => {}
+                Some(Next::Singly) if most > 1 => most = 1,
+                Some(Next::Singly) => {
+                    self.wake(rest.start);
+                    rest.start += 1;
+                }
                 Some(Next::Gone) => return,
                 Some(Next::Again | Next::Fail) => end_process(rest.start),
             }

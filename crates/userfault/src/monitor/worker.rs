@@ -73,6 +73,8 @@ impl<U: Uffd, S: Source> Worker<U, S> {
             // The contents of a removed range come from the source again; a forked context is closed.
         }
         // What arrives while this batch is answered is kept behind it, in the vector with room.
+        // Answering may have read on, too: what it read then comes next.
+        events.append(&mut self.events);
         self.events = events;
         self.missing.sort_unstable();
         let mut missing = core::mem::take(&mut self.missing);

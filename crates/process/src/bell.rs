@@ -18,7 +18,10 @@
 //! 1. R3 misses a fault only if A1 comes after it; then A2 comes after R1, and R4 does not sleep.
 //! 2. R2 swallows the edge of a fault only if A1 came before R2, so R3 takes it, or leaves it and R5
 //!    makes the edge again. Draining after taking would lose the edge of a fault queued in between.
-//! 3. Whoever is woken at A2 and leaves without taking (interrupted, timed out) hands the wake on.
+//! 3. Whoever asks for the descriptor stores `polled`, then writes the eventfd; whoever rings queues, then
+//!    loads `polled` (A3). In one order of these (`SeqCst`), either A3 sees it, or the fault was queued
+//!    before the asker's own write.
+//! 4. Whoever is woken at A2 and leaves without taking (interrupted, timed out) hands the wake on.
 //!
 //! The eventfd belongs to the context's *slot* and is never closed: a thread that rings late writes to
 //! an eventfd of ours, never to a stranger's file. A later context of the slot may see it readable for

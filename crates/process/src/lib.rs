@@ -7,7 +7,7 @@
 //! ```text
 //! SIGSEGV → fault.rs ── engine.fault ──> Verdict::Sleep → bell.rs (tell the monitor) → park
 //! monitor → uffd.rs::read ── engine.take
-//!         → region_handle.rs::copy → fill.rs ── engine.fill, next ──> Claim
+//!         → handle.rs::copy → fill.rs ── engine.fill, next ──> Claim
 //!                                     region.rs: write, then lift     (plain, guarded or soft chunks)
 //!                                   ── engine.commit, wake ──> unpark
 //! ```

@@ -39,7 +39,14 @@ pub(crate) fn mechanisms(machine: &mut Machine) -> Result<(), Refusal> {
         remedy: "boot without proc_mem.force_override=never, or leave the sandbox that refuses it",
     };
     let scratch = Mapping::reserve(2 * PAGE_SIZE, Protection::None).map_err(|_| refused(Errno::ENOMEM))?;
-    forced_write(machine, &scratch).map_err(refused)?;
+    forced_write(machine, &scratch).map_err(|errno| match errno {
+        Errno::EMFILE | Errno::ENFILE => Refusal {
+            way: "a pipe to probe the machine with",
+            errno,
+            remedy: "raise the limit of open files (ulimit -n)",
+        },
+        errno => refused(errno),
+    })?;
     machine.guards &= guards(&scratch).is_ok();
     Ok(())
 }

@@ -217,7 +217,8 @@ impl Reservation {
 /// Goes through a pipe, because the kernel's checked copies are to be had nowhere else without
 /// privilege; for arguments of a few bytes and probes of one page.
 pub(crate) fn copy_in(source: usize, target: &mut [u8]) -> Result<(), Errno> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|_| Errno::ENOMEM)?;
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
     // SAFETY: the kernel reads the source and answers EFAULT if it cannot.
     let answer = unsafe { libc::write(writer.as_raw_fd(), source as *const c_void, target.len()) };
     if usize::try_from(answer) != Ok(target.len()) {
@@ -236,7 +237,8 @@ pub(crate) fn copy_in(source: usize, target: &mut [u8]) -> Result<(), Errno> {
 ///
 /// The caller lets the bytes at `target` change, as with any system call that is given a buffer.
 pub(crate) unsafe fn copy_out(source: &[u8], target: usize) -> Result<(), Errno> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|_| Errno::ENOMEM)?;
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
     rustix::io::write(&writer, source).map_err(|_| Errno::EFAULT)?;
     // SAFETY: the kernel writes the target, which the caller lets change, and answers EFAULT if it cannot.
     let answer = unsafe { libc::read(reader.as_raw_fd(), target as *mut c_void, source.len()) };

@@ -230,7 +230,11 @@ impl Context {
             match self.take(events) {
                 Ok(count) => return Ok(count),
                 Err(ReadError::Empty) => {}
-                Err(ReadError::ShutDown) => return Err(UffdError::ShutDown),
+                Err(ReadError::ShutDown) => {
+                    // Drained a moment ago: other pollers are to see it, too.
+                    bell.show();
+                    return Err(UffdError::ShutDown);
+                }
                 Err(error) => {
                     return Err(UffdError::System { operation: "reading events", errno: errno(error) });
                 }

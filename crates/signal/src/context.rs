@@ -162,7 +162,10 @@ impl FaultContext<'_> {
     }
 
     /// The same, to sleep with: see [`parked`](Self::parked) for what is let in.
-    pub const fn signals_blocked_mut(&mut self) -> &mut SignalsBlocked {
+    pub fn signals_blocked_mut(&mut self) -> &mut SignalsBlocked {
+        if !self.has_large_stack() {
+            self.blocked.let_in(fatal_by_default(self.interrupted_mask()));
+        }
         &mut self.blocked
     }
 
@@ -172,7 +175,7 @@ impl FaultContext<'_> {
     /// Only around a futex wait: a signal handler of the program may run meanwhile, fault, or jump out and
     /// never come back.
     pub fn parked<R>(&mut self, sleep: impl FnOnce() -> R) -> R {
-        self.blocked.while_unblocked(sleep)
+        self.signals_blocked_mut().while_unblocked(sleep)
     }
 
     fn mask_while_parked(&self, mask: SignalSet) -> SignalSet {
@@ -197,4 +200,13 @@ impl FaultContext<'_> {
         // SAFETY: live, and ours alone (invariants 1, 3).
         unsafe { self.context.as_mut() }
     }
+}
+
+/// The usual ways to end a program that `mask` lets in and that have no handler: they need no frame, so
+/// a thread may be ended by them also while it sleeps on a small stack.
+fn fatal_by_default(mask: SignalSet) -> SignalSet {
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT]
+        .into_iter()
+        .filter(|signal| !mask.contains(*signal) && sys::is_default(*signal))
+        .fold(SignalSet::EMPTY, SignalSet::with)
 }

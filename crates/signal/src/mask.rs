@@ -132,6 +132,11 @@ impl SignalsBlocked {
         Self { inside, outside, at_end: AtEnd::Leave, belongs_to_its_thread: PhantomData }
     }
 
+    /// Lets `signals` in while asleep.
+    pub(crate) fn let_in(&mut self, signals: SignalSet) {
+        self.outside = SignalSet::from_bits(self.outside.bits() & !signals.bits());
+    }
+
     /// Runs `sleep` under the mask that was there before, and blocks the signals again.
     ///
     /// Signals that waited are delivered first. Takes the token `&mut`, so nothing that relies on it is

@@ -29,7 +29,7 @@ impl FaultContext<'_> {
     ///
     /// # Source
     ///
-    /// `rt_tgsigqueueinfo(2)`; HOST.md, H33.
+    /// `rt_tgsigqueueinfo(2)`; `spec/host.md`, H33.
     pub fn raise_bus_error(&mut self, address: usize) {
         let bus = libc::SIGBUS;
         // Blocked until the handler returns: delivered in here, it would name an instruction of ours.

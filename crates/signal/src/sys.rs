@@ -37,6 +37,14 @@ pub(crate) fn action(signal: Signal) -> Result<Action, i32> {
     exchange(signal, None)
 }
 
+/// Whether nobody handles or ignores the signal with this number.
+pub(crate) fn is_default(number: c_int) -> bool {
+    let mut raw = zeroed_action();
+    // SAFETY: asks only; the answer goes to a live structure.
+    let answer = unsafe { libc::sigaction(number, ptr::null(), &raw mut raw) };
+    answer == 0 && raw.sa_sigaction == libc::SIG_DFL
+}
+
 pub(crate) fn set_default(signal: Signal) -> Result<Action, i32> {
     exchange(signal, Some(Action { handler: libc::SIG_DFL, mask: SignalSet::EMPTY, flags: 0 }))
 }

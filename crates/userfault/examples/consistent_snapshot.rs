@@ -1,6 +1,6 @@
 //! A copy of memory as it was at one moment, taken while threads go on writing to it.
 //!
-//! `cargo run --example consistent_snapshot [--provider auto|linux|process]`
+//! `cargo run -p userfault --example consistent_snapshot -- [--provider auto|linux|process]`
 //!
 //! For that moment the writers are held; then everything is write-protected, and they go on. A page is copied
 //! before its first change, by the monitor, or when its turn comes. A checksum of the memory from that moment

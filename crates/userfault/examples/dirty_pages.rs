@@ -1,6 +1,6 @@
 //! Which pages of a region were written, found by write protection.
 //!
-//! `cargo run --example dirty_pages [--provider auto|linux|process]`
+//! `cargo run -p userfault --example dirty_pages -- [--provider auto|linux|process]`
 //!
 //! Protects a region, writes to some of its pages, and draws a map of those that raised a fault. Exit status 1
 //! if they are not the ones that were written.

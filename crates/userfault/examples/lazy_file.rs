@@ -1,6 +1,6 @@
 //! A file as memory of which only the pages exist that somebody looked at.
 //!
-//! `cargo run --example lazy_file FILE [--provider auto|linux|process]`
+//! `cargo run -p userfault --example lazy_file -- FILE [--provider auto|linux|process]`
 //!
 //! Prints lines from its beginning, middle and end, and how many pages that took. Exit status 1 if a line is
 //! not that of the file.
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool, Box<dyn Error>> {
     let (provider, others) = arguments::read()?;
-    let path = others.first().ok_or("which file? `cargo run --example lazy_file FILE`")?;
+    let path = others.first().ok_or("which file? `cargo run -p userfault --example lazy_file -- FILE`")?;
     let file = FileSource::open(path)?;
     let len = usize::try_from(file.len_bytes())?;
     if len == 0 {

@@ -5,6 +5,7 @@
 use core::convert::Infallible;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use userfault_client::{self as client, Capabilities, Event, Progress, Provider, RegisterModes, UffdError, Wait};
 use userfault_linux as linux;
@@ -31,6 +32,7 @@ struct Open {
     descriptor: Either<linux::Uffd, process::Uffd>,
     refused: Vec<Refused>,
     protocol: Protocol,
+    served: Arc<AtomicBool>,
 }
 
 impl Uffd {
@@ -39,7 +41,7 @@ impl Uffd {
         refused: Vec<Refused>,
         protocol: Protocol,
     ) -> Self {
-        Self { open: Arc::new(Open { descriptor, refused, protocol }) }
+        Self { open: Arc::new(Open { descriptor, refused, protocol, served: Arc::default() }) }
     }
 
     /// The providers that were tried before this one, and why each was refused.
@@ -62,9 +64,12 @@ impl Uffd {
 
     /// Starts a thread that answers the faults of `region` from `source`, a page at a time.
     ///
+    /// A source that fails is printed to standard error, and who waits for the page gets SIGBUS; see
+    /// [`MonitorBuilder::on_error`]. Each region to be served needs a descriptor of its own.
+    ///
     /// # Errors
     ///
-    /// [`MonitorError::Spawn`].
+    /// [`MonitorError::Spawn`], [`MonitorError::AlreadyServed`].
     pub fn serve<S: Source>(&self, region: &Region, source: S) -> Result<Monitor, MonitorError> {
         self.monitor(region).serve(source)
     }
@@ -75,7 +80,7 @@ impl Uffd {
     /// own.
     #[must_use]
     pub fn monitor(&self, region: &Region) -> MonitorBuilder<Self> {
-        let builder = MonitorBuilder::new(Arc::new(self.clone()), region.clone());
+        let builder = MonitorBuilder::new(Arc::new(self.clone()), region.clone()).sharing(&self.open.served);
         match self.protocol() {
             Protocol::Original { .. } => builder.install_with(install),
             Protocol::Modern => builder,

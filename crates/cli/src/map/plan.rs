@@ -11,6 +11,9 @@ use crate::map::order::Order;
 use crate::memory;
 use crate::size::Size;
 
+/// Threads beyond this only take memory.
+const MOST_MONITORS: usize = 256;
+
 /// What is read by whom, and how much of it may be in memory. Windows are runs of pages.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -35,7 +38,8 @@ impl Plan {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         // More readers than windows would have nothing to do.
         let threads = map.threads.map_or_else(cores, NonZeroUsize::get).min(windows.max(1));
-        let monitors = map.monitors.get();
+        // More would find nothing to do.
+        let monitors = map.monitors.get().min(windows.max(1)).min(MOST_MONITORS);
         let resident = resident(map)?;
         let quota = quota(resident, threads, monitors, window, page_size).ok_or_else(|| {
             let need = Size(least(threads, monitors, window, page_size));

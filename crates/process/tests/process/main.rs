@@ -14,6 +14,7 @@ mod close;
 mod conversion;
 mod door;
 mod failing;
+mod foreign;
 mod fork;
 mod hammer;
 mod instructions;

@@ -233,3 +233,21 @@ fn closing_and_opening_pages_for_lack_of_mappings_fits_on_the_stack_of_a_handler
         assert!(all > 0 && all < frame + 4096, "{all} of {frame} + 4096");
     });
 }
+
+// spec: H21
+#[test]
+fn a_sleeper_on_the_stack_that_rust_gives_its_threads_is_ended_by_sigterm() {
+    let ended = crate::alone::child(|| {
+        let region = crate::support::open().map(1, userfault_client::RegisterModes::MISSING).unwrap();
+        let window = userfault_client::Region::window(&region, 0..1).unwrap();
+        // Nobody answers: the whole process is asleep or blocks every signal.
+        let killer = std::thread::spawn(|| {
+            userfault_signal::block_all_in_this_thread();
+            crate::support::until_asleep(1);
+            crate::os::kill_self(libc::SIGTERM);
+        });
+        println!("{}", window.as_slice()[0]);
+        killer.join().unwrap();
+    });
+    assert_eq!(ended.signal, Some(libc::SIGTERM), "{ended:?}");
+}

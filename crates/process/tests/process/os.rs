@@ -117,6 +117,13 @@ pub(crate) fn send(thread: i32, signal: i32) {
     unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
 }
 
+/// Sends a signal to this process: to whichever thread takes it.
+pub(crate) fn kill_self(signal: i32) {
+    let process = i32::try_from(std::process::id()).unwrap();
+    // SAFETY: no pointers.
+    unsafe { libc::kill(process, signal) };
+}
+
 /// Blocks or unblocks one signal in this thread.
 pub(crate) fn set_blocked(signal: i32, blocked: bool) {
     // SAFETY: integers: zero is a value.

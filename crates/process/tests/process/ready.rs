@@ -19,7 +19,7 @@ fn poller(uffd: &Uffd, edges: bool) -> Poller {
     Poller::new(uffd.descriptor().unwrap(), edges)
 }
 
-// spec: H30
+// spec: H30, H31
 #[test]
 fn a_descriptor_that_is_asked_for_with_a_fault_waiting_is_readable() {
     alone(|| {

@@ -2,7 +2,7 @@
 //!
 //! # Source
 //!
-//! Intel SDM volume 3, "Page-Fault Exception (#PF)"; observed on Linux 6.18 (HOST.md, H23).
+//! Intel SDM volume 3, "Page-Fault Exception (#PF)"; observed on Linux 6.18 (`spec/host.md`, H23).
 
 use libc::ucontext_t;
 

@@ -64,6 +64,9 @@ pub enum MonitorError {
         /// Why.
         error: UffdError,
     },
+    /// The descriptor has a monitor, or had one: it reads all events, and shut the descriptor down at its
+    /// end.
+    AlreadyServed,
     /// A thread waits for memory of another region of the same descriptor.
     OutsideRegion {
         /// Where.
@@ -93,6 +96,9 @@ impl fmt::Display for MonitorError {
                 write!(f, "the hook for a write to page {page} panicked: {message}; the write went on")
             }
             Self::Lift { page, error } => write!(f, "the protection of page {page} cannot be lifted: {error}"),
+            Self::AlreadyServed => {
+                f.write_str("this descriptor has a monitor already: open another one for the region")
+            }
             Self::OutsideRegion { address } => write!(
                 f,
                 "a thread waits at {address:#x}, outside the region that is served: \
@@ -123,6 +129,7 @@ impl core::error::Error for MonitorError {
             | Self::Panicked { .. }
             | Self::Stopped { .. }
             | Self::WritePanicked { .. }
+            | Self::AlreadyServed
             | Self::OutsideRegion { .. }
             | Self::Unanswerable { .. } => None,
         }

@@ -16,6 +16,7 @@ mod stats;
 mod worker;
 
 use core::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -49,6 +50,8 @@ use worker::Worker;
 /// ```
 pub struct MonitorBuilder<U: Uffd> {
     plan: Plan<U>,
+    /// Set once a monitor has taken the descriptor.
+    taken: Arc<AtomicBool>,
 }
 
 /// What all threads of a monitor share.
@@ -84,7 +87,14 @@ where
     #[must_use]
     pub fn new(uffd: Arc<U>, region: U::Region) -> Self {
         let record = Arc::new(Record::default());
-        Self { plan: Plan { uffd, region, window: 1, on_error: None, on_write: None, install: None, record } }
+        let plan = Plan { uffd, region, window: 1, on_error: None, on_write: None, install: None, record };
+        Self { plan, taken: Arc::default() }
+    }
+
+    /// With the mark that all monitors of this descriptor share.
+    pub(crate) fn sharing(mut self, taken: &Arc<AtomicBool>) -> Self {
+        self.taken = Arc::clone(taken);
+        self
     }
 
     /// Fills `pages` pages for a fault in one of them: aligned groups, the last cut at the end of the
@@ -106,6 +116,10 @@ where
     /// Called with the page, counted from the start of the region, when a write meets write protection,
     /// before the protection is lifted: the contents are still the old ones.
     ///
+    /// The monitor lifts it, page by page; [`Region::writeprotect`](userfault_client::Region::writeprotect)
+    /// sets it again. A page that is missing when its region is protected is not protected, and is filled
+    /// unprotected: fill it first, with `zeropage` or `copy`, or its first write is not told.
+    ///
     /// Messages are hints: it may be called for a page whose protection was lifted already.
     #[must_use]
     pub fn on_write(mut self, save: impl Fn(usize) + Send + Sync + 'static) -> Self {
@@ -125,9 +139,9 @@ where
     ///
     /// # Errors
     ///
-    /// [`MonitorError::Spawn`].
+    /// [`MonitorError::Spawn`]; [`MonitorError::AlreadyServed`] if the descriptor has had a monitor.
     pub fn serve(self, source: impl Source) -> Result<Monitor, MonitorError> {
-        let mut monitor = self.idle();
+        let mut monitor = self.idle()?;
         monitor.0.add(monitor.1, source)?;
         Ok(monitor.0)
     }
@@ -136,9 +150,10 @@ where
     ///
     /// # Errors
     ///
-    /// [`MonitorError::Spawn`]. No thread is left, and the descriptor is shut down.
+    /// [`MonitorError::AlreadyServed`] if the descriptor has had a monitor. [`MonitorError::Spawn`]: no
+    /// thread is left, and the descriptor is shut down.
     pub fn serve_with_threads(self, threads: usize, source: impl Source + Clone) -> Result<Monitor, MonitorError> {
-        let (mut monitor, plan) = self.idle();
+        let (mut monitor, plan) = self.idle()?;
         for _ in 1..threads {
             monitor.add(Arc::clone(&plan), source.clone())?;
         }
@@ -147,11 +162,14 @@ where
     }
 
     /// A monitor without threads.
-    fn idle(self) -> (Monitor, Arc<Plan<U>>) {
+    fn idle(self) -> Result<(Monitor, Arc<Plan<U>>), MonitorError> {
+        if self.taken.swap(true, Ordering::Relaxed) {
+            return Err(MonitorError::AlreadyServed);
+        }
         let plan = Arc::new(self.plan);
         let record = Arc::clone(&plan.record);
         let uffd = Arc::clone(&plan.uffd);
-        (Monitor { shut_down: Box::new(move || uffd.shut_down()), threads: Vec::new(), record }, plan)
+        Ok((Monitor { shut_down: Box::new(move || uffd.shut_down()), threads: Vec::new(), record }, plan))
     }
 }
 
@@ -233,8 +251,10 @@ impl<U: Uffd> Plan<U> {
     /// Tells of an error; before anything is done to those who wait.
     pub(crate) fn report(&self, error: MonitorError) {
         self.record.counters.error();
-        if let Some(on_error) = &self.on_error {
-            on_error(&error);
+        match &self.on_error {
+            Some(on_error) => on_error(&error),
+            // Whoever waits may get SIGBUS for it, or nothing: not without a word.
+            None => eprintln!("userfault: {error}"),
         }
         self.record.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }

@@ -7,6 +7,7 @@
 
 mod examples;
 mod failing;
+mod hard;
 mod opening;
 mod order;
 mod sandbox;

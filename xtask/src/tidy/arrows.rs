@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("userfault-memory",  "", "libc rustix"),
     ("userfault-engine",  "userfault-abi", ""),
     ("userfault-client",  "userfault-abi", ""),
-    ("userfault-process", "userfault-engine userfault-client userfault-signal userfault-memory userfault-abi", "libc rustix linux-raw-sys"),
+    ("userfault-process", "userfault-engine userfault-client userfault-signal userfault-memory userfault-abi", "libc rustix"),
     ("userfault-linux",   "userfault-client userfault-signal userfault-memory userfault-abi", "libc rustix linux-raw-sys"),
     ("userfault",         "userfault-linux userfault-process userfault-client userfault-signal userfault-memory", ""),
     ("userfault-cli",     "userfault", "anyhow clap hdrhistogram indicatif"),

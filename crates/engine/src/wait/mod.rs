@@ -35,7 +35,9 @@
 //!
 //! Original mode skips unread sleepers at C2 on purpose (W2); they leave by a read and a later wake.
 //! Each step is checked by `tests/loom.rs`, and for each there is a patch under `testing/mutants/`
-//! that removes it and that loom kills.
+//! that removes it and that loom kills. Steps that are the embedder's (C0, the bytes, the park word, the
+//! orderings of the page-state byte, draining before popping) are done there by a double of it, and
+//! their patches change the double: they show that the contract is needed, not that a host keeps it.
 //!
 //! Kernel counterpart: `fault_pending_wqh` and `fault_wqh`.
 

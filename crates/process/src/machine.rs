@@ -148,6 +148,17 @@ impl Machine {
         sys::protect(span, access)
     }
 
+    /// Gives access to pages that have none.
+    pub(crate) fn open_pages(&self, span: Span, access: sys::Access) -> Result<(), Errno> {
+        let Err(errno) = self.may_fail() else { return sys::protect(span, access) };
+        match span.first_half() {
+            // A call over several mappings may fail when it has changed some of them: so does this one.
+            Some(half) => sys::protect(half, access).and(Err(errno)),
+            // Where there is nothing to do it cannot fail.
+            None => sys::copy_in(span.start(), &mut [0]).map_err(|_| errno),
+        }
+    }
+
     pub(crate) fn guard(&self, span: Span) -> Result<(), Errno> {
         self.may_fail()?;
         sys::guard(span)

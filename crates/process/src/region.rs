@@ -236,7 +236,7 @@ impl Region {
         let wrote = self.write(machine, run, source);
         let done = run.start..run.start + wrote.map_or_else(|short| short.done, |()| run.end - run.start);
         self.drop_contents(machine, &(done.end..run.end));
-        let lifted = self.lift(machine, &done, access);
+        let lifted = self.as_far_as_possible(&done, |span| machine.open_pages(span, access));
         if lifted < done.end {
             self.drop_contents(machine, &(lifted..done.end));
             return Err(Short { done: lifted - run.start, cause: userfault_engine::Cause::NoMemory });
@@ -244,13 +244,14 @@ impl Region {
         wrote
     }
 
-    /// Opens complete pages; the first that could not be. A call over several mappings may fail when it
-    /// has opened some of them: who can be seen already is done, and must not be dropped (H1).
-    fn lift(&self, machine: &Machine, run: &Run, access: Access) -> usize {
-        if run.is_empty() || machine.protect(self.span(run), access).is_ok() {
+    /// Changes what pages allow, as far as that goes; the first that was not reached. A call over several
+    /// mappings may fail when it has changed some of them: page by page what is done shows, and must be
+    /// said, since it can be seen (H1).
+    fn as_far_as_possible(&self, run: &Run, change: impl Fn(Span) -> Result<(), Errno>) -> usize {
+        if run.is_empty() || change(self.span(run)).is_ok() {
             return run.end;
         }
-        run.clone().find(|page| machine.protect(self.span(&(*page..page + 1)), access).is_err()).unwrap_or(run.end)
+        run.clone().find(|page| change(self.span(&(*page..page + 1))).is_err()).unwrap_or(run.end)
     }
 
     fn fill_guarded(
@@ -270,7 +271,7 @@ impl Region {
         let wrote = self.write(machine, run, source);
         let done = run.start..run.start + wrote.map_or_else(|short| short.done, |()| run.end - run.start);
         self.guard_again(machine, &(done.end..run.end), soft);
-        let lifted = self.lift(machine, &done, access);
+        let lifted = self.as_far_as_possible(&done, |span| machine.open_pages(span, access));
         if lifted < done.end {
             self.guard_again(machine, &(lifted..done.end), soft);
             return Err(Short { done: lifted - run.start, ..no_memory(Errno::ENOMEM) });
@@ -372,13 +373,13 @@ impl Region {
                 // Closed ones are opened by the next touch, as their state then says.
                 if open || state.is_unsure {
                     // What comes before is done: were it not said so, its state would be another one.
-                    let done = open_run.start - run.start;
-                    if machine.protect(self.span(&open_run), access).is_err() {
-                        self.lose_track(&open_run, state);
+                    let changed = self.as_far_as_possible(&open_run, |span| machine.protect(span, access));
+                    self.open.set(open_run.start..changed, true);
+                    self.readonly.set(open_run.start..changed, access == Access::Read);
+                    if changed < open_run.end {
+                        let done = changed - run.start;
                         return Err(Short { done, cause: userfault_engine::Cause::NoMemory });
                     }
-                    self.open.set(open_run.clone(), true);
-                    self.readonly.set(open_run, access == Access::Read);
                 }
             }
             Ok(())

@@ -57,6 +57,12 @@ impl Span {
         unsafe { Self::new(mapping.base() + page * page_size, page_size) }
     }
 
+    /// The first half of its pages, if it has more than one.
+    pub(crate) const fn first_half(self) -> Option<Self> {
+        let len = self.len / 2 / PAGE * PAGE;
+        if len == 0 { None } else { Some(Self { len, ..self }) }
+    }
+
     pub(crate) const fn start(self) -> usize {
         self.start
     }

@@ -9,7 +9,7 @@ use crate::size::Size;
 
 /// Page faults, handled in userland.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "userfault", bin_name = "userfault", version)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -36,10 +36,10 @@ pub(crate) struct Map {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) answer: Answer,
     /// Threads that read the memory; as many as there are processors, unless given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<NonZeroUsize>,
     /// Threads that answer faults.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
     pub(crate) monitors: NonZeroUsize,
     /// In which order the file is read.
     #[arg(long, value_enum, default_value_t)]
@@ -48,7 +48,7 @@ pub(crate) struct Map {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Pages that one fault brings.
-    #[arg(long, value_name = "PAGES", default_value = "16")]
+    #[arg(long, value_name = "PAGES", default_value = "16", value_parser = positive)]
     pub(crate) window: NonZeroUsize,
     /// Memory for pages and buffers, such as 64K, 512M or 2G; a quarter of what is free, unless given.
     #[arg(long, value_name = "SIZE")]
@@ -92,6 +92,10 @@ pub(crate) enum Order {
 /// The word for a value, as it is typed.
 pub(crate) fn word(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+fn positive(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a number from 1 on: write one such as 4"))
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ impl FromStr for Size {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
             || format!("`{text}` is no size: write a number of bytes, or a number and K, M, G or T, as in 512M");
-        let is_unit = |unit: &str| text.strip_suffix(unit).or_else(|| text.strip_suffix(&unit.to_lowercase()));
+        // `512MiB` is what is printed, so it can be typed.
+        let short = text.strip_suffix("iB").unwrap_or(text);
+        let is_unit = |unit: &str| short.strip_suffix(unit).or_else(|| short.strip_suffix(&unit.to_lowercase()));
         let (digits, unit) =
             UNITS.into_iter().find_map(|(unit, bytes)| Some((is_unit(unit)?, bytes))).unwrap_or((text, 1));
         if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -52,6 +54,7 @@ mod tests {
             ("4097", 4097, "4.00 KiB"),
             ("64K", 65536, "64K"),
             ("512m", 512 << 20, "512M"),
+            ("3MiB", 3 << 20, "3M"),
             ("2G", 2 << 30, "2G"),
             ("16777215T", 16_777_215 << 40, "16777215T"),
         ] {

@@ -1,4 +1,4 @@
-//! The words of the command line.
+//! The words of the command line: the one definition from which help, manual pages and completions come.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -7,9 +7,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::size::Size;
 
-/// Page faults, handled in userland.
+/// Page faults handled in userland, and memory that lives somewhere else.
 #[derive(Debug, Parser)]
-#[command(name = "userfault", bin_name = "userfault", version)]
+#[command(name = "userfault", bin_name = "userfault", version, after_help = EXIT_STATUS)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -18,11 +18,20 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Map(Map),
+    Man(Man),
+    Completions(Completions),
 }
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  it failed, or a byte was wrong
+  2  the command cannot be carried out as given";
 
 /// Maps a file as memory that a monitor brings in page by page, reads all of it through faults, and
 /// compares every byte with the file.
 #[derive(Debug, clap::Args)]
+#[command(after_help = MAP_EXAMPLES)]
 pub(crate) struct Map {
     /// A regular file of any size, also larger than memory.
     pub(crate) file: PathBuf,
@@ -44,9 +53,9 @@ pub(crate) struct Map {
     /// In which order the file is read.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) order: Order,
-    /// Which random order.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) seed: u64,
+    /// Which of the random orders; 1 unless given.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
     /// Pages that one fault brings.
     #[arg(long, value_name = "PAGES", default_value = "16", value_parser = positive)]
     pub(crate) window: NonZeroUsize,
@@ -56,6 +65,37 @@ pub(crate) struct Map {
     /// Print one line of JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl Map {
+    /// The seed of the random order.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed.unwrap_or(1)
+    }
+}
+
+const MAP_EXAMPLES: &str = "\
+Examples:
+  userfault map disk.img
+  userfault map disk.img --provider process --order random --seed 7
+  userfault map disk.img --threads 8 --window 1 --resident 64M --json";
+
+/// Prints a manual page, for `man -l -`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  userfault man | man -l -\n  userfault man map > userfault-map.1")]
+pub(crate) struct Man {
+    /// Of this command; of all of `userfault`, unless given.
+    pub(crate) command: Option<String>,
+}
+
+/// Prints a script that completes this command's words in a shell.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  source <(userfault completions bash)\n  \
+                        userfault completions zsh > ~/.zfunc/_userfault")]
+pub(crate) struct Completions {
+    /// The shell that is to read it.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -101,10 +141,43 @@ fn positive(text: &str) -> Result<NonZeroUsize, String> {
 #[cfg(test)]
 mod tests {
     use super::Args;
-    use clap::CommandFactory;
+    use clap::{Arg, Command, CommandFactory};
 
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    /// `[--order sequential|random]`, or `FILE`.
+    fn shown(argument: &Arg) -> String {
+        let names = argument.get_value_names().unwrap_or_default().iter().map(ToString::to_string);
+        let values = argument.get_possible_values();
+        let values: Vec<String> = values.iter().map(|value| value.get_name().to_owned()).collect();
+        let value = if values.is_empty() { names.collect() } else { values.join("|") };
+        match argument.get_long() {
+            None if argument.is_required_set() => value,
+            None => format!("[{value}]"),
+            Some(long) if argument.get_action().takes_values() => format!("[--{long} {value}]"),
+            Some(long) => format!("[--{long}]"),
+        }
+    }
+
+    fn usage(command: &Command) -> String {
+        let arguments = command.get_arguments().filter(|argument| argument.get_long() != Some("help"));
+        let words: Vec<String> = arguments.map(shown).collect();
+        format!("userfault {} {}", command.get_name(), words.join(" "))
+    }
+
+    #[test]
+    fn the_readme_shows_the_words_there_are() {
+        let readme = include_str!("../../../README.md");
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let readme = words(readme);
+        let mut args = Args::command();
+        args.build();
+        for command in args.get_subcommands().filter(|command| command.get_name() != "help") {
+            let usage = usage(command);
+            assert!(readme.contains(&usage), "README.md is to show:\n{usage}");
+        }
     }
 }

@@ -11,6 +11,7 @@ mod fail;
 mod map;
 mod memory;
 mod size;
+mod words;
 
 use std::process::ExitCode;
 
@@ -20,8 +21,12 @@ use args::{Args, Command};
 use fail::Unusable;
 
 fn main() -> ExitCode {
-    let Args { command: Command::Map(map) } = Args::parse();
-    match map::run(&map) {
+    let done = match Args::parse().command {
+        Command::Map(map) => map::run(&map),
+        Command::Man(man) => words::man(man.command.as_deref()),
+        Command::Completions(completions) => words::completions(completions.shell),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             eprintln!("userfault: {error:#}");

@@ -4,10 +4,19 @@ use std::fmt::{self, Write};
 
 use hdrhistogram::Histogram;
 
+/// Boxes of the longest bar where nobody says how wide the terminal is.
 const WIDTH: u32 = 40;
+/// What a row has beside its bar, with a count of eight digits.
+const BESIDE: u32 = 33;
 
-/// Draws how many values lie between each power of two and the next.
-pub(crate) fn draw(histogram: &Histogram<u64>) -> Result<String, fmt::Error> {
+/// Boxes of the longest bar on this terminal.
+pub(crate) fn width() -> u32 {
+    let size = terminal_size::terminal_size_of(std::io::stdout());
+    size.map_or(WIDTH, |(columns, _rows)| u32::from(columns.0).saturating_sub(BESIDE).clamp(8, 2 * WIDTH))
+}
+
+/// Draws how many values lie between each power of two and the next, with bars of at most `width` boxes.
+pub(crate) fn draw(histogram: &Histogram<u64>, width: u32) -> Result<String, fmt::Error> {
     let mut rows = [0_u64; 64];
     for value in histogram.iter_recorded() {
         if let Some(row) = value.value_iterated_to().checked_ilog2().and_then(|row| rows.get_mut(row as usize)) {
@@ -21,15 +30,15 @@ pub(crate) fn draw(histogram: &Histogram<u64>) -> Result<String, fmt::Error> {
     for (row, count) in rows.iter().enumerate().take(last + 1).skip(first) {
         let from = 1_u64 << row;
         let to = from.saturating_mul(2);
-        writeln!(picture, "  {:>8} .. {:<8} {} {count}", time(from), time(to), bar(*count, most))?;
+        writeln!(picture, "  {:>8} .. {:<8} {} {count}", time(from), time(to), bar(*count, most, width))?;
     }
     Ok(picture)
 }
 
 /// As long as the logarithm of `count` is of that of `most`; one box for a single value.
-fn bar(count: u64, most: u64) -> String {
-    let length = (count as f64 + 1.0).ln() / (most as f64 + 1.0).ln() * f64::from(WIDTH);
-    (0..WIDTH).map(|at| if f64::from(at) < length { '█' } else { ' ' }).collect()
+fn bar(count: u64, most: u64, width: u32) -> String {
+    let length = (count as f64 + 1.0).ln() / (most as f64 + 1.0).ln() * f64::from(width);
+    (0..width).map(|at| if f64::from(at) < length { '█' } else { ' ' }).collect()
 }
 
 /// Nanoseconds for people.
@@ -53,7 +62,7 @@ mod tests {
         for (value, count) in [(1024, 1000), (1500, 1), (5000, 1)] {
             times.record_n(value, count).unwrap();
         }
-        let picture = draw(&times).unwrap();
+        let picture = draw(&times, 40).unwrap();
         let rows: Vec<&str> = picture.lines().collect();
         assert_eq!(rows.len(), 3, "{picture}");
         let boxes = |row: &str| row.matches('█').count();
@@ -64,7 +73,7 @@ mod tests {
 
     #[test]
     fn nothing_is_drawn_without_an_end() {
-        assert_eq!(draw(&histogram().unwrap()).unwrap().lines().count(), 1);
+        assert_eq!(draw(&histogram().unwrap(), 40).unwrap().lines().count(), 1);
     }
 
     #[test]

@@ -59,6 +59,11 @@ fn check_words(map: &Map) -> Result<(), Unusable> {
                 .to_owned(),
         ));
     }
+    if let (Some(seed), args::Order::Sequential) = (map.seed, map.order) {
+        return Err(Unusable(format!(
+            "--seed {seed} chooses a random order, but the order is sequential; add --order random or leave out --seed"
+        )));
+    }
     Ok(())
 }
 

@@ -54,7 +54,7 @@ impl Plan {
                 need.0
             ))
         })?;
-        let order = Order::new(map.order, windows as u64, map.seed);
+        let order = Order::new(map.order, windows as u64, map.seed());
         let bytes = source.len_bytes();
         Ok(Self { page_size, bytes, pages, window, windows, threads, monitors, order, resident, quota })
     }

@@ -1,17 +1,17 @@
 //! What was found, for people and for programs.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
 
 use userfault::prelude::*;
 use userfault::{MonitorStats, Uffd};
 
 use crate::args::{Map, Order, word};
-use crate::map::chart::{draw, time};
+use crate::map::chart::{draw, time, width};
 use crate::map::plan::Plan;
 use crate::map::reader::Seen;
 use crate::memory;
 use crate::size::Size;
+use crate::words;
 
 pub(crate) struct Report<'a> {
     pub(crate) map: &'a Map,
@@ -25,11 +25,7 @@ pub(crate) struct Report<'a> {
 impl Report<'_> {
     pub(crate) fn print(&self) -> anyhow::Result<()> {
         let text = if self.map.json { self.json() } else { self.text()? };
-        match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
-            // Whoever reads it has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => Ok(written?),
-        }
+        words::print(format!("{}\n", text.trim_end()).as_bytes())
     }
 
     /// One line; times in seconds and nanoseconds, sizes in bytes.
@@ -57,7 +53,7 @@ impl Report<'_> {
             plan.monitors,
             plan.window,
             word(map.order),
-            map.seed,
+            map.seed(),
         )
     }
 
@@ -89,7 +85,7 @@ impl Report<'_> {
         let per_second = plan.bytes as f64 / 1e6 / seconds.max(1e-9);
         let order = match map.order {
             Order::Sequential => "sequential".to_owned(),
-            Order::Random => format!("random, seed {}", map.seed),
+            Order::Random => format!("random, seed {}", map.seed()),
         };
         writeln!(
             out,
@@ -106,7 +102,7 @@ impl Report<'_> {
             let quantile = |quantile| time(seen.touches.value_at_quantile(quantile));
             let (p50, p99, max) = (quantile(0.5), quantile(0.99), time(seen.touches.max()));
             writeln!(out, "first touch p50 {p50}, p99 {p99}, longest {max}; each doubling, logarithmic:")?;
-            out.write_str(&draw(&seen.touches)?)?;
+            out.write_str(&draw(&seen.touches, width())?)?;
         }
         Ok(text)
     }

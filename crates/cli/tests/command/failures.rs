@@ -27,6 +27,7 @@ fn a_command_that_cannot_be_carried_out_is_refused_with_the_reason() {
         (&["--window", "0"], "--window"),
         (&["--threads", "0"], "--threads"),
         (&["--answer", "inline"], "possible values: monitor"),
+        (&["--provider", "process", "--seed", "3"], "add --order random or leave out --seed"),
         (&["--provider", "kernel"], "possible values: auto, linux, process"),
     ] {
         let output = map(&file, arguments).output().unwrap();

@@ -11,3 +11,4 @@ mod mapping;
 #[path = "../../../userfault/tests/facade/sandbox.rs"]
 mod sandbox;
 mod support;
+mod words;

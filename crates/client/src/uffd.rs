@@ -203,6 +203,22 @@ pub trait Region: Clone + Send + Sync {
     /// [`UffdError::OutsideRegion`] and the host's error.
     fn unregister(&self, pages: Range<usize>) -> Result<(), UffdError>;
 
+    /// Touches these pages by loads, whatever is lent of them, so that each is there when this returns: before
+    /// a system call on them, which fails with `EFAULT` where it cannot wait (H32).
+    ///
+    /// They stay until somebody discards them. A process provider that is short of mappings may close pages
+    /// again; the 64 most recent ones never.
+    ///
+    /// # Errors
+    ///
+    /// [`UffdError::OutsideRegion`]; nothing was touched then.
+    ///
+    /// # Blocking
+    ///
+    /// In each missing page, until it is answered: not for the thread that answers. A poisoned page raises
+    /// SIGBUS.
+    fn populate(&self, pages: Range<usize>) -> Result<(), UffdError>;
+
     /// Lends these pages exclusively.
     ///
     /// # Errors

@@ -186,6 +186,13 @@ impl userfault_client::Region for Region {
         self.pages.unregister(&pages)
     }
 
+    fn populate(&self, pages: Range<usize>) -> Result<(), UffdError> {
+        self.pages.context().check_process()?;
+        let bytes = self.pages.bytes(&pages)?;
+        let outside = |_| UffdError::OutsideRegion { asked: pages, pages: self.pages.count() };
+        self.pages.mapping().populate(bytes).map_err(outside)
+    }
+
     fn window(&self, pages: Range<usize>) -> Result<Window, UffdError> {
         let bytes = self.pages.bytes(&pages)?;
         let lent = self.pages.mapping().window(bytes).map_err(|error| refused(error, pages))?;

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! The memory may be *absent*: a touch may fault, and a userfault monitor may answer the fault. This crate
-//! touches contents only in the accessors of [`Window`] and [`Shared`], and never under a lock.
+//! touches contents only in the accessors of [`Window`] and [`Shared`] and to [`populate`] pages, and never under a
+//! lock.
 //!
 //! Separate from the providers because each of them, and the pager, lends memory in the same way.
 //!
@@ -25,6 +26,7 @@ mod mapping;
 mod pages;
 mod range;
 mod shared;
+mod touch;
 mod window;
 
 pub use arena::{Fixed, ZeroIsValid, Zeroed};
@@ -32,4 +34,5 @@ pub use error::{AccessError, AdviseError, DiscardError, LendError, MapError, Ran
 pub use mapping::Mapping;
 pub use pages::{Advice, Protection, page_size};
 pub use shared::Shared;
+pub use touch::{populate, populate_mut};
 pub use window::Window;

@@ -260,6 +260,12 @@ impl userfault_client::Region for Region {
         self.pages.context.host.unregister(self.pages.context.id, range).map_err(system)
     }
 
+    fn populate(&self, pages: Range<usize>) -> Result<(), UffdError> {
+        let bytes = self.pages.bytes(&pages)?;
+        let outside = |_| UffdError::OutsideRegion { asked: pages, pages: self.pages.mapping.pages() };
+        self.pages.mapping.populate(bytes).map_err(outside)
+    }
+
     fn window(&self, pages: Range<usize>) -> Result<Window, UffdError> {
         let bytes = self.pages.bytes(&pages)?;
         let window = self.pages.mapping.window(bytes).map_err(|error| self.pages.lent(pages, &error))?;

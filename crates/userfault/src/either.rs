@@ -156,6 +156,10 @@ impl<L: client::Region, P: client::Region> client::Region for Either<L, P> {
         either!(self, region => region.unregister(pages))
     }
 
+    fn populate(&self, pages: Range<usize>) -> Result<(), UffdError> {
+        either!(self, region => region.populate(pages))
+    }
+
     fn window(&self, pages: Range<usize>) -> Result<Self::Window, UffdError> {
         match self {
             Self::Linux(region) => region.window(pages).map(Either::Linux),

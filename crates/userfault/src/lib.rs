@@ -42,6 +42,7 @@ pub use userfault_client::{
     PagefaultFlags, Progress, Provider, Refusal, RegisterModes, Stopped, UffdError, Wait, WriteProtect,
 };
 pub use userfault_linux as linux;
+pub use userfault_memory::{populate, populate_mut};
 pub use userfault_process as process;
 pub use userfault_process::Protocol;
 

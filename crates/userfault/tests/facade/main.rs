@@ -8,6 +8,7 @@
 mod examples;
 mod failing;
 mod hard;
+mod kernel_access;
 mod opening;
 mod order;
 mod sandbox;

@@ -28,6 +28,7 @@ use crate::machine::{Machine, Room, Tuning};
 use crate::regions::Regions;
 use crate::states::{LIMITS, States};
 use crate::threads::Threads;
+use crate::writer::Writer;
 
 /// What the engine may use: address space, taken as it is needed.
 const CAPACITIES: Capacities = Capacities { waiters: 1 << 16, registrations: 1 << 20, contexts: 1 << 10 };
@@ -61,7 +62,7 @@ pub(crate) struct Host {
 }
 
 static HOST: OnceLock<&'static Host> = OnceLock::new();
-static OPENING: Mutex<Tuning> = Mutex::new(Tuning { mapping_budget: None, without_guards: false });
+static OPENING: Mutex<Tuning> = Mutex::new(Tuning::DEFAULT);
 
 /// Sets up how the host will work.
 ///
@@ -96,8 +97,7 @@ impl Host {
         if let Some(host) = Self::get() {
             return if host.machine.is_opener() { Ok(host) } else { Err(UffdError::Forked) };
         }
-        let host = Self::make(*tuning)
-            .map_err(|refusal| UffdError::Refused { provider: Provider::Process, tried: vec![refusal] })?;
+        let host = Self::make(*tuning).map_err(|tried| UffdError::Refused { provider: Provider::Process, tried })?;
         let mut place = Fixed::with_capacity(1).map_err(|_| no_memory("the host's own mapping"))?;
         if place.push(host).is_err() {
             return Err(no_memory("the host's own mapping"));
@@ -118,10 +118,14 @@ impl Host {
         Ok(HOST.get_or_init(|| host))
     }
 
-    fn make(tuning: Tuning) -> Result<Self, Refusal> {
-        crate::probe::platform()?;
-        let mut machine = Machine::open(tuning)?;
-        crate::probe::mechanisms(&mut machine)?;
+    fn make(tuning: Tuning) -> Result<Self, Vec<Refusal>> {
+        crate::probe::platform().map_err(|refusal| vec![refusal])?;
+        let writer = crate::probe::writer(tuning)?;
+        Self::make_with(tuning, writer).map_err(|refusal| vec![refusal])
+    }
+
+    fn make_with(tuning: Tuning, writer: Writer) -> Result<Self, Refusal> {
+        let machine = Machine::open(tuning, writer)?;
         let states = States::reserve().map_err(|_| short("reserve the table of page states"))?;
         let engine =
             AddressSpace::new(LIMITS, states, CAPACITIES).ok_or_else(|| short("reserve the engine's storage"))?;

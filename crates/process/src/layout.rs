@@ -32,11 +32,14 @@ impl Host {
         let layout = self.change_layout(&blocked);
         let mapping = layout.get(tag).map(crate::region::Region::mapping);
         // Untouched since it was mapped: nothing has contents, so there is nothing to look for.
+        let closed = layout.get(tag).map_or(Err(Errno::ENOMEM), |region| region.begin_closed(&self.machine));
+        if let Err(errno) = closed {
+            drop(layout);
+            self.remove(tag);
+            return Err(AddError::Host(errno));
+        }
         let registered =
             mapping.map(|mapping| self.engine(&blocked).register(context, mapping.range, modes, &[mapping]));
-        if let (Some(region), Some(Ok(_))) = (layout.get(tag), &registered) {
-            region.begin_closed();
-        }
         drop(layout);
         match registered {
             Some(Ok(_)) => Ok(tag),
@@ -52,7 +55,7 @@ impl Host {
     pub(crate) fn add_plain(&self, base: usize, pages: usize) -> Result<u32, AddError> {
         let blocked = SignalsBlocked::new();
         let mut layout = self.change_layout(&blocked);
-        let tag = layout.add(base, pages).map_err(|_| AddError::Host(Errno::ENOMEM))?;
+        let tag = layout.add(&self.machine, base, pages).map_err(|_| AddError::Host(Errno::ENOMEM))?;
         let range = layout.get(tag).map(crate::region::Region::range).ok_or(AddError::Host(Errno::ENOMEM))?;
         if let Err(errno) = self.states().open(range) {
             let _region = layout.remove(tag);

@@ -1,8 +1,8 @@
 //! Hosts the userfaultfd engine in an ordinary process: real memory, real faults, no privilege.
 //!
 //! Missing pages are inaccessible; a touch raises SIGSEGV, whose handler asks the engine and parks the
-//! thread. A fill brings the bytes through `/proc/self/mem` and makes the page accessible last. No
-//! system call is used that a container's default seccomp profile refuses.
+//! thread. A fill brings the bytes through `/proc/self/mem`, or by way of a mirror where that is refused,
+//! and makes the page accessible last. No system call is used that a container's default seccomp profile refuses.
 //!
 //! ```text
 //! SIGSEGV → fault.rs ── engine.fault ──> Verdict::Sleep → bell.rs (tell the monitor) → park
@@ -35,6 +35,7 @@ mod states;
 mod sys;
 mod threads;
 mod uffd;
+mod writer;
 
 pub use handle::{Region, Shared, Window};
 pub use host::tune;

@@ -6,12 +6,9 @@
 //!
 //! # Invariants
 //!
-//! 1. `memory` is written to only by the process that opened it: in a forked child the descriptor
-//!    would write the *parent* (H10). A page that the kernel empties at fork tells.
+//! 1. `writer` is used only in the process that opened it: in a forked child its descriptor would write
+//!    the *parent* (H10). A page that the kernel empties at fork tells.
 
-use std::fs::{File, OpenOptions};
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use userfault_abi::errno::Errno;
@@ -19,6 +16,7 @@ use userfault_client::Refusal;
 use userfault_memory::{Advice, AdviseError, Fixed, Mapping, Protection, Shared};
 
 use crate::sys::{self, Span};
+use crate::writer::Writer;
 
 /// How many of the most recently lifted pages are never taken back (H7): more than one instruction
 /// can need at once.
@@ -31,10 +29,17 @@ pub struct Tuning {
     pub mapping_budget: Option<usize>,
     /// Work as on kernels without guard markers (before 6.13).
     pub without_guards: bool,
+    /// Work as where `/proc/self/mem` does not write to inaccessible pages (`proc_mem.force_override=never`).
+    pub without_forced_writes: bool,
+}
+
+impl Tuning {
+    /// Nothing unusual.
+    pub(crate) const DEFAULT: Self = Self { mapping_budget: None, without_guards: false, without_forced_writes: false };
 }
 
 pub(crate) struct Machine {
-    memory: File,
+    pub(crate) writer: Writer,
     /// A page for bytes that nobody wants.
     scratch: Mapping,
     opener: Opener,
@@ -77,21 +82,13 @@ impl Opener {
 
 impl Machine {
     /// Opens what is needed and reads the limits. Must not run under a lock: it allocates.
-    pub(crate) fn open(tuning: Tuning) -> Result<Self, Refusal> {
-        let memory =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/proc/self/mem").map_err(
-                |error| Refusal {
-                    way: "open /proc/self/mem",
-                    errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
-                    remedy: "mount /proc, and let the process open its own mem file",
-                },
-            )?;
+    pub(crate) fn open(tuning: Tuning, writer: Writer) -> Result<Self, Refusal> {
         let opener = Opener::new().map_err(|errno| Refusal {
             way: "a page that the kernel empties at fork (MADV_WIPEONFORK)",
             errno,
             remedy: "use Linux 4.14 or later, and allow madvise",
         })?;
-        let scratch = Mapping::reserve(1, Protection::None).map_err(|_| Refusal {
+        let scratch = Mapping::reserve(1, Protection::ReadWrite).map_err(|_| Refusal {
             way: "map a scratch page",
             errno: Errno::ENOMEM,
             remedy: "raise the limit of address space (ulimit -v)",
@@ -99,10 +96,10 @@ impl Machine {
         let limit = read_number("/proc/sys/vm/max_map_count").unwrap_or(65_530);
         let now = std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
         Ok(Self {
-            memory,
+            writer,
             scratch,
             opener,
-            guards: !tuning.without_guards,
+            guards: !tuning.without_guards && crate::probe::guards().is_ok(),
             budget: tuning.mapping_budget.unwrap_or(limit.saturating_sub(now) / 2),
             mappings: AtomicUsize::new(0),
             recent: [const { AtomicU64::new(u64::MAX) }; RECENT],
@@ -118,7 +115,7 @@ impl Machine {
         self.opener.is_here()
     }
 
-    /// Writes through `/proc/self/mem`.
+    /// Writes to pages of ours; unless the writer is a forced one they must be writable.
     ///
     /// # Errors
     ///
@@ -128,19 +125,25 @@ impl Machine {
             return Err((0, Errno::EIO));
         }
         self.may_fail().map_err(|errno| (0, errno))?;
-        sys::forced_write(self.memory.as_fd(), source, target)
+        self.writer.write(source, target)
     }
 
     /// Overwrites a page with zeros.
     pub(crate) fn erase(&self, page: Span) -> Result<(), Errno> {
         static ZEROS: [u8; crate::states::PAGE_SIZE] = [0; crate::states::PAGE_SIZE];
-        sys::forced_write(self.memory.as_fd(), ZEROS.as_ptr(), page).map_err(|(_, errno)| errno)
+        self.writer.write(ZEROS.as_ptr(), page).map_err(|(_, errno)| errno)
     }
 
     /// Whether the kernel can read a page of bytes at `source`: tried by writing them where nobody looks.
     pub(crate) fn is_readable(&self, source: *const u8) -> bool {
-        let nowhere = Span::scratch(&self.scratch, 0);
-        self.is_opener() && sys::forced_write(self.memory.as_fd(), source, nowhere).is_ok()
+        let nowhere = Span::of(&self.scratch, &(0..1));
+        self.is_opener() && self.writer.write(source, nowhere).is_ok()
+    }
+
+    /// Moves pages of one span to another of the same length, in one step.
+    pub(crate) fn move_pages(&self, from: Span, to: Span) -> Result<(), Errno> {
+        self.may_fail()?;
+        sys::move_pages(from, to)
     }
 
     pub(crate) fn protect(&self, span: Span, access: sys::Access) -> Result<(), Errno> {

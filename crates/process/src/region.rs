@@ -11,6 +11,9 @@
 //!               may be closed, too
 //! ```
 //!
+//! How the bytes come there is the business of `region/install.rs`, which has other ways where writes to
+//! inaccessible pages are refused.
+//!
 //! A chunk is plain while it is filled in order or sparsely, and guarded from the moment that a fill
 //! with no open neighbour meets two open runs. It becomes soft only when mappings run short and guards
 //! cannot help.
@@ -25,7 +28,11 @@
 //!    pages of ours.
 #![expect(unsafe_code, reason = "the one place where a run becomes addresses; invariant 4 is its proof")]
 
+mod install;
+mod mirror;
 mod plain;
+
+pub(crate) use mirror::Mirror;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -37,6 +44,7 @@ use userfault_memory::{MapError, ZeroIsValid, Zeroed};
 use crate::bits::Bits;
 use crate::lock::FutexLock;
 use crate::machine::Machine;
+use crate::region::install::Backing;
 use crate::states::{PAGE_SIZE, States};
 use crate::sys::{Access, Span};
 
@@ -53,11 +61,21 @@ struct ChunkState {
     mixed: bool,
     /// A page whose bit says closed may be open in truth.
     is_unsure: bool,
+    /// Some page of its part of the mirror may not be writable.
+    is_mirror_closed: bool,
     /// Borders between its pages that allow different things. Those between chunks are not counted:
     /// nothing would be gained by it, since no chunk can give them back.
     borders: usize,
     /// Counts changes.
     stamp: u64,
+}
+
+impl ChunkState {
+    /// Nothing is known of its pages any more.
+    const fn anew(self) -> Self {
+        let Self { is_mirror_closed, borders, stamp, .. } = self;
+        Self { guarded: false, soft: false, mixed: false, is_unsure: false, is_mirror_closed, borders, stamp }
+    }
 }
 
 struct Chunk(FutexLock<ChunkState>);
@@ -100,6 +118,7 @@ pub(crate) struct Region {
     tag: u32,
     chunk_pages: usize,
     chunks: Zeroed<Chunk>,
+    backing: Backing,
     open: Bits,
     readonly: Bits,
     /// Some page may be poisoned.
@@ -111,7 +130,11 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    pub(crate) fn new(base: usize, pages: usize, tag: u32) -> Result<Self, MapError> {
+    /// Of a fresh mapping, which holds nothing and which nobody knows yet.
+    pub(crate) fn new(machine: &Machine, base: usize, pages: usize, tag: u32) -> Result<Self, MapError> {
+        // SAFETY: the caller's mapping, as a whole (invariant 4).
+        let all = unsafe { Span::new(base, pages * PAGE_SIZE) };
+        let backing = Backing::of(machine, all)?;
         let chunk_pages = CHUNK_PAGES.max(pages.div_ceil(CHUNKS).next_power_of_two());
         Ok(Self {
             base,
@@ -119,6 +142,7 @@ impl Region {
             tag,
             chunk_pages,
             chunks: Zeroed::new(pages.div_ceil(chunk_pages))?,
+            backing,
             open: Bits::new(pages)?,
             readonly: Bits::new(pages)?,
             may_be_poisoned: AtomicBool::new(false),
@@ -204,11 +228,7 @@ impl Region {
                 // Failing costs nothing but mappings: runs that got no guards stay PROT_NONE.
                 let _unconverted = self.convert(machine, states, run, state);
             }
-            let filled = if state.guarded {
-                self.fill_guarded(machine, run, source, access, state.soft)
-            } else {
-                self.fill_plain(machine, run, source, access)
-            };
+            let filled = self.bring(machine, run, source, access, state);
             let done = filled.map_or_else(|short| short.done, |()| run.end - run.start);
             let opened = run.start..run.start + done;
             if matches!(source, Source::Zeros) && done > 0 {
@@ -232,18 +252,6 @@ impl Region {
         !touches && self.open.runs(all).filter(|(_, open)| *open).take(2).count() == 2
     }
 
-    fn fill_plain(&self, machine: &Machine, run: &Run, source: Source, access: Access) -> Result<(), Short> {
-        let wrote = self.write(machine, run, source);
-        let done = run.start..run.start + wrote.map_or_else(|short| short.done, |()| run.end - run.start);
-        self.drop_contents(machine, &(done.end..run.end));
-        let lifted = self.as_far_as_possible(&done, |span| machine.open_pages(span, access));
-        if lifted < done.end {
-            self.drop_contents(machine, &(lifted..done.end));
-            return Err(Short { done: lifted - run.start, cause: userfault_engine::Cause::NoMemory });
-        }
-        wrote
-    }
-
     /// Changes what pages allow, as far as that goes; the first that was not reached. A call over several
     /// mappings may fail when it has changed some of them: page by page what is done shows, and must be
     /// said, since it can be seen (H1).
@@ -252,70 +260,6 @@ impl Region {
             return run.end;
         }
         run.clone().find(|page| change(self.span(&(*page..page + 1))).is_err()).unwrap_or(run.end)
-    }
-
-    fn fill_guarded(
-        &self,
-        machine: &Machine,
-        run: &Run,
-        source: Source,
-        access: Access,
-        soft: bool,
-    ) -> Result<(), Short> {
-        let no_memory = |_| Short { done: 0, cause: userfault_engine::Cause::NoMemory };
-        machine.protect(self.span(run), Access::None).map_err(no_memory)?;
-        if let Err(errno) = machine.unguard(self.span(run)) {
-            self.guard_again(machine, run, soft);
-            return Err(no_memory(errno));
-        }
-        let wrote = self.write(machine, run, source);
-        let done = run.start..run.start + wrote.map_or_else(|short| short.done, |()| run.end - run.start);
-        self.guard_again(machine, &(done.end..run.end), soft);
-        let lifted = self.as_far_as_possible(&done, |span| machine.open_pages(span, access));
-        if lifted < done.end {
-            self.guard_again(machine, &(lifted..done.end), soft);
-            return Err(Short { done: lifted - run.start, ..no_memory(Errno::ENOMEM) });
-        }
-        wrote
-    }
-
-    fn write(&self, machine: &Machine, run: &Run, source: Source) -> Result<(), Short> {
-        let Source::Bytes(bytes) = source else { return Ok(()) };
-        let span = self.span(run);
-        match machine.write(bytes, span) {
-            Ok(()) => Ok(()),
-            Err((written, Errno::EFAULT)) => {
-                Err(Short { done: written / PAGE_SIZE, cause: userfault_engine::Cause::SourceUnreadable })
-            }
-            Err((written, _)) => Err(Short { done: written / PAGE_SIZE, cause: userfault_engine::Cause::NoMemory }),
-        }
-    }
-
-    /// Drops what an unfinished fill may have left in closed pages (invariant 3).
-    fn drop_contents(&self, machine: &Machine, run: &Run) {
-        if run.is_empty() || crate::sys::zap(self.span(run)).is_ok() {
-            return;
-        }
-        // The program has locked its memory (`mlockall`): contents cannot end, but can be zeros.
-        for page in run.clone() {
-            if machine.erase(self.span(&(page..page + 1))).is_err() {
-                crate::sys::die("userfault: the contents of an unfinished page could not be dropped\n");
-            }
-        }
-    }
-
-    /// Makes closed pages of a guarded chunk guards again; where that fails they stay PROT_NONE, which
-    /// is as good for everybody but the budget.
-    fn guard_again(&self, machine: &Machine, run: &Run, soft: bool) {
-        if run.is_empty() {
-            return;
-        }
-        // A guard ends contents, too.
-        if machine.guard(self.span(run)).is_err() {
-            self.drop_contents(machine, run);
-        } else if !soft {
-            let _costs_a_mapping = machine.protect(self.span(run), Access::ReadWrite);
-        }
     }
 
     /// Makes a plain chunk a guarded one: guards first, under PROT_NONE, then access (H2, H3). Present

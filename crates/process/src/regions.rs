@@ -25,11 +25,11 @@ impl Regions {
     }
 
     /// Adds a region; its tag.
-    pub(crate) fn add(&mut self, base: usize, pages: usize) -> Result<u32, MapError> {
+    pub(crate) fn add(&mut self, machine: &Machine, base: usize, pages: usize) -> Result<u32, MapError> {
         let free = self.slots.as_ref().iter().position(Option::is_none);
         let index = free.unwrap_or(self.slots.as_ref().len());
         let tag = u32::try_from(index).map_err(|_| MapError::Empty)?;
-        let region = Region::new(base, pages, tag)?;
+        let region = Region::new(machine, base, pages, tag)?;
         match free.and_then(|index| self.slots.as_mut().get_mut(index)) {
             Some(slot) => *slot = Some(region),
             None => {

@@ -49,12 +49,11 @@ impl Span {
         Self { start, len }
     }
 
-    /// A page of a scratch mapping that lends nothing.
-    pub(crate) fn scratch(mapping: &Mapping, page: usize) -> Self {
-        let page_size = mapping.len() / mapping.pages();
-        assert!(page < mapping.pages(), "a page of the mapping");
+    /// Pages of a mapping that lends nothing.
+    pub(crate) fn of(mapping: &Mapping, pages: &std::ops::Range<usize>) -> Self {
+        assert!(pages.start < pages.end && pages.end <= mapping.pages(), "pages of the mapping");
         // SAFETY: checked to lie in a live mapping of ours (invariant 1).
-        unsafe { Self::new(mapping.base() + page * page_size, page_size) }
+        unsafe { Self::new(mapping.base() + pages.start * PAGE, (pages.end - pages.start) * PAGE) }
     }
 
     /// The first half of its pages, if it has more than one.
@@ -63,8 +62,24 @@ impl Span {
         if len == 0 { None } else { Some(Self { len, ..self }) }
     }
 
+    /// All but the first half of its pages.
+    pub(crate) const fn second_half(self) -> Self {
+        let first = self.len / 2 / PAGE * PAGE;
+        Self { start: self.start + first, len: self.len - first }
+    }
+
+    /// Its pages, one by one.
+    pub(crate) fn pages(self) -> impl Iterator<Item = Self> {
+        (0..self.len / PAGE).map(move |page| Self { start: self.start + page * PAGE, len: PAGE })
+    }
+
     pub(crate) const fn start(self) -> usize {
         self.start
+    }
+
+    /// How many bytes.
+    pub(crate) const fn len(self) -> usize {
+        self.len
     }
 }
 
@@ -139,6 +154,78 @@ pub(crate) fn forced_write(memory: BorrowedFd<'_>, source: *const u8, target: Sp
         }
     }
     Ok(())
+}
+
+/// Writes `len` bytes from `source` to `target`, which must be writable, by reading one's own memory.
+///
+/// # Errors
+///
+/// As [`forced_write`].
+pub(crate) fn direct_write(source: *const u8, target: Span) -> Result<(), (usize, Errno)> {
+    let here = std::process::id().cast_signed();
+    let mut done = 0;
+    while done < target.len {
+        let len = target.len - done;
+        let into = libc::iovec { iov_base: (target.start + done) as *mut c_void, iov_len: len };
+        let from = libc::iovec { iov_base: source.wrapping_add(done).cast_mut().cast(), iov_len: len };
+        // SAFETY: the kernel reads the source and stops where it cannot; it writes pages of ours (invariant
+        // 1), which no reference points into (2).
+        let answer = unsafe { libc::process_vm_readv(here, &raw const into, 1, &raw const from, 1, 0) };
+        match usize::try_from(answer) {
+            Ok(0) => return Err((done, Errno::EIO)),
+            // Less than all of it: the next round learns why.
+            Ok(copied) => done += copied,
+            Err(_) => return Err((done, last_errno())),
+        }
+    }
+    Ok(())
+}
+
+/// `write(2)` of bytes that may not be there; how many were written.
+pub(crate) fn write_from(file: BorrowedFd<'_>, source: *const u8, len: usize) -> Result<usize, Errno> {
+    // SAFETY: the kernel reads the source and answers EFAULT if it cannot.
+    let answer = unsafe { libc::write(file.as_raw_fd(), source.cast(), len) };
+    usize::try_from(answer).map_err(|_| last_errno())
+}
+
+/// `read(2)` into pages of ours; how many bytes.
+pub(crate) fn read_into(file: BorrowedFd<'_>, target: Span) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes pages of ours (invariant 1), which no reference points into (2).
+    let answer = unsafe { libc::read(file.as_raw_fd(), target.start as *mut c_void, target.len) };
+    usize::try_from(answer).map_err(|_| last_errno())
+}
+
+/// Moves the contents of `from` to `to`, in one step for everybody who looks. What was at `to` is gone; it
+/// allows from then on what `from` allows. `from` stays mapped, and holds nothing.
+///
+/// # Errors
+///
+/// `to` has lost its contents or not, and nobody can reach what had none; `from` is unchanged.
+pub(crate) fn move_pages(from: Span, to: Span) -> Result<(), Errno> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    // SAFETY: both are pages of ours (invariant 1), which no reference points into (2).
+    let moved = unsafe { libc::mremap(from.start as *mut c_void, from.len, to.len, flags, to.start as *mut c_void) };
+    if moved != libc::MAP_FAILED {
+        return Ok(());
+    }
+    let errno = last_errno();
+    // The kernel takes `to` away before it knows that it can move (RLIMIT_DATA): then put something there.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: pages of ours, or nothing, at that address: what is mapped there is not replaced.
+    let filled = unsafe { libc::mmap(to.start as *mut c_void, to.len, libc::PROT_NONE, flags, -1, 0) };
+    if filled != libc::MAP_FAILED {
+        // SAFETY: just mapped, ours; without huge pages as all of it. An error costs memory, no more.
+        let _huge_pages = unsafe { libc::madvise(filled, to.len, libc::MADV_NOHUGEPAGE) };
+    } else if last_errno() != Errno::EEXIST {
+        die("userfault: a part of a region was lost by a failed mremap, and could not be mapped again\n");
+    }
+    Err(errno)
+}
+
+/// Undoes what `mlock` does to pages.
+pub(crate) fn unlock(span: Span) -> Result<(), Errno> {
+    // SAFETY: pages of ours (invariant 1); contents are unchanged.
+    check(unsafe { libc::munlock(span.start as *const c_void, span.len) })
 }
 
 /// The thread's identity without a system call: its thread pointer, which glibc and musl keep in its

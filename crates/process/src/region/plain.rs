@@ -16,9 +16,13 @@ use crate::states::States;
 use crate::sys::Access;
 
 impl Region {
-    /// All of it is registered now, as inaccessible as it was mapped.
-    pub(crate) fn begin_closed(&self) {
+    /// Makes all of a fresh region inaccessible, if it was not mapped so: it is about to be registered.
+    pub(crate) fn begin_closed(&self, machine: &Machine) -> Result<(), Errno> {
+        if self.backing.leaves_open() {
+            machine.protect(self.span(&(0..self.pages)), Access::None)?;
+        }
         self.is_plain.store(false, Relaxed);
+        Ok(())
     }
 
     /// Makes all pages inaccessible before they are registered.
@@ -38,7 +42,7 @@ impl Region {
         self.each_chunk(run, |part| {
             self.in_chunk(machine, part, |state| {
                 if *part == self.chunk_run(part.start / self.chunk_pages) {
-                    *state = ChunkState { borders: state.borders, stamp: state.stamp, ..ChunkState::default() };
+                    *state = state.anew();
                 }
             });
         });
@@ -52,8 +56,7 @@ impl Region {
         self.readonly.set(all.clone(), false);
         self.each_chunk(&all, |part| {
             self.in_chunk(machine, part, |state| {
-                let ChunkState { borders, stamp, .. } = *state;
-                *state = ChunkState { borders, stamp, mixed: true, ..ChunkState::default() };
+                *state = ChunkState { mixed: true, ..state.anew() };
             });
         });
     }

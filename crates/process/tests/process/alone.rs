@@ -3,12 +3,22 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, exit};
 
+use userfault_process::{Tuning, tune};
+
 use crate::os;
 
 const VARIABLE: &str = "USERFAULT_PROCESS_CHILD";
 /// Ends a child that hangs.
 const WATCHDOG_S: u32 = 100;
 const WATCHDOG_VARIABLE: &str = "USERFAULT_WATCHDOG";
+
+/// Set in a child that is to work without forced writes.
+const MIRRORS: &str = "USERFAULT_WITHOUT_FORCED_WRITES";
+
+/// How the host of this child is to work, but for what its test changes.
+pub(crate) fn tuning() -> Tuning {
+    Tuning { without_forced_writes: std::env::var_os(MIRRORS).is_some(), ..Tuning::default() }
+}
 
 /// How a child ended.
 #[derive(Debug)]
@@ -25,10 +35,15 @@ pub(crate) fn child<F: FnOnce()>(body: F) -> Ended {
         let given = std::env::var(WATCHDOG_VARIABLE).ok().and_then(|text| text.parse().ok());
         os::alarm(given.unwrap_or(WATCHDOG_S));
         fail_at_once();
+        tune(tuning()).unwrap();
         body();
         exit(0);
     }
-    let output = command::<F>().output().unwrap();
+    run(&mut command::<F>())
+}
+
+fn run(command: &mut Command) -> Ended {
+    let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     Ended {
         signal: output.status.signal(),
@@ -50,7 +65,19 @@ pub(crate) fn command<F>() -> Command {
 
 /// As [`child`], for a body that is to come to its end.
 pub(crate) fn alone<F: FnOnce()>(body: F) {
+    check(&child(body));
+}
+
+/// As [`alone`], twice: with forced writes, and without, where pages are made ready in a mirror (M4).
+pub(crate) fn alone_both_ways<F: FnOnce()>(body: F) {
     let ended = child(body);
+    println!("with forced writes:");
+    check(&ended);
+    println!("by mirrors:");
+    check(&run(command::<F>().env(MIRRORS, "1")));
+}
+
+fn check(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "signal {:?}\n{}", ended.signal, ended.output);
     // libtest puts the first line behind the name of the test.
     for at in ended.output.match_indices("measured: ").map(|(at, _)| at) {

@@ -6,7 +6,7 @@ use userfault_client::{Region as _, Shared as _, Uffd as _, Wait};
 use userfault_process::{Region, Tuning, statistics, tune};
 
 use crate::access::load;
-use crate::alone::alone;
+use crate::alone::{alone_both_ways, tuning};
 use crate::support::{CHUNK, PAGE, Random, contents, fill, map, mappings, open, page_of, status_kb, word};
 
 /// Touches every page in random order and compares every byte; the most mappings seen on the way.
@@ -71,58 +71,58 @@ const MIB_256: usize = 256 << 20 >> 12;
 const GIB_2: usize = 2 << 30 >> 12;
 
 fn with_budget(budget: usize, without_guards: bool) -> Tuning {
-    Tuning { mapping_budget: Some(budget), without_guards }
+    Tuning { mapping_budget: Some(budget), without_guards, ..tuning() }
 }
 
 // spec: H4
 #[test]
 fn single_page_fills_in_random_order_stay_near_a_budget_of_16_mappings() {
-    alone(|| fill_in_random_order(MIB_256, with_budget(16, false)));
+    alone_both_ways(|| fill_in_random_order(MIB_256, with_budget(16, false)));
 }
 
 // spec: H4
 #[test]
 fn single_page_fills_in_random_order_stay_near_a_budget_of_1000_mappings() {
-    alone(|| fill_in_random_order(MIB_256, with_budget(1000, false)));
+    alone_both_ways(|| fill_in_random_order(MIB_256, with_budget(1000, false)));
 }
 
 // spec: H4, H7
 #[test]
 fn without_guards_fills_and_later_touches_stay_near_a_budget_of_16_mappings() {
-    alone(|| fill_in_random_order(MIB_256 / 8, with_budget(16, true)));
+    alone_both_ways(|| fill_in_random_order(MIB_256 / 8, with_budget(16, true)));
 }
 
 // spec: H4, H7
 #[test]
 fn without_guards_fills_and_later_touches_stay_near_a_budget_of_1000_mappings() {
-    alone(|| fill_in_random_order(MIB_256 / 8, with_budget(1000, true)));
+    alone_both_ways(|| fill_in_random_order(MIB_256 / 8, with_budget(1000, true)));
 }
 
 // spec: H4
 #[test]
 #[ignore = "half a minute"]
 fn two_gibibytes_in_random_order_stay_near_a_budget_of_16_mappings() {
-    alone(|| fill_in_random_order(GIB_2, with_budget(16, false)));
+    alone_both_ways(|| fill_in_random_order(GIB_2, with_budget(16, false)));
 }
 
 // spec: H4
 #[test]
 #[ignore = "half a minute"]
 fn two_gibibytes_in_random_order_stay_near_a_budget_of_1000_mappings() {
-    alone(|| fill_in_random_order(GIB_2, with_budget(1000, false)));
+    alone_both_ways(|| fill_in_random_order(GIB_2, with_budget(1000, false)));
 }
 
 // spec: H4, H7
 #[test]
 #[ignore = "half a minute"]
 fn two_gibibytes_in_random_order_without_guards_stay_near_a_budget_of_1000_mappings() {
-    alone(|| fill_in_random_order(GIB_2, with_budget(1000, true)));
+    alone_both_ways(|| fill_in_random_order(GIB_2, with_budget(1000, true)));
 }
 
 // spec: H6
 #[test]
 fn registering_a_tebibyte_takes_as_many_mappings_and_page_tables_as_a_mebibyte() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open();
         // Whatever is made once is made now.
         drop(map(&uffd, 256));
@@ -150,7 +150,7 @@ fn registering_a_tebibyte_takes_as_many_mappings_and_page_tables_as_a_mebibyte()
 // spec: H8
 #[test]
 fn one_filled_page_takes_one_page_of_memory_though_huge_pages_are_wanted() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open();
         let region = map(&uffd, 16 * CHUNK);
         fill(&region, 0, 1);
@@ -189,7 +189,7 @@ fn flags_of_mapping(address: usize) -> String {
 // spec: H4
 #[test]
 fn thousands_of_small_regions_live_at_once_and_their_places_start_anew() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open();
         let mut random = Random::new();
         for generation in 1..4 {
@@ -211,7 +211,7 @@ fn thousands_of_small_regions_live_at_once_and_their_places_start_anew() {
 // spec: H4
 #[test]
 fn a_region_at_the_place_of_a_dropped_one_has_only_missing_pages() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open();
         let (mut again, mut last) = (0, 0);
         for generation in 1..50 {

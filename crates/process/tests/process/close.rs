@@ -10,14 +10,14 @@ use userfault_process::raw::Memory;
 use userfault_process::statistics;
 
 use crate::access::{load, store};
-use crate::alone::alone;
+use crate::alone::alone_both_ways;
 use crate::door::{Door, pages};
 use crate::support::{CHUNK, PAGE, Random, contents, fill, map, open, page_of, scatter, until_asleep, word};
 
 // spec: H1
 #[test]
 fn a_close_with_sleepers_wakes_them_and_missing_pages_read_zero() {
-    alone(|| {
+    alone_both_ways(|| {
         let memory = Memory::map(CHUNK).unwrap();
         let base = memory.base();
         for round in 0..30 {
@@ -53,7 +53,7 @@ fn rounds() -> usize {
 // spec: H24
 #[test]
 fn threads_that_fault_while_the_descriptor_is_closed_go_on_with_plain_memory() {
-    alone(|| {
+    alone_both_ways(|| {
         let mut random = Random::new();
         let memory = Memory::map(2 * CHUNK).unwrap();
         let base = memory.base();
@@ -94,7 +94,7 @@ fn threads_that_fault_while_the_descriptor_is_closed_go_on_with_plain_memory() {
 // spec: H1
 #[test]
 fn a_window_outlives_the_handles_of_its_region_and_of_its_descriptor() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open();
         let region = map(&uffd, CHUNK);
         scatter(&region, 0..32, 1);
@@ -114,7 +114,7 @@ fn a_window_outlives_the_handles_of_its_region_and_of_its_descriptor() {
 // spec: H1
 #[test]
 fn a_thread_asleep_in_a_window_is_answered_though_its_descriptor_has_one_handle_left() {
-    alone(|| {
+    alone_both_ways(|| {
         let (monitor, region, reader) = {
             let uffd = open();
             let region = map(&uffd, 4);
@@ -134,7 +134,7 @@ fn a_thread_asleep_in_a_window_is_answered_though_its_descriptor_has_one_handle_
 // spec: H16
 #[test]
 fn what_is_discarded_is_missing_again_and_asked_for_again() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open();
         let region = map(&uffd, CHUNK);
         scatter(&region, 100..140, 1);
@@ -159,7 +159,7 @@ fn what_is_discarded_is_missing_again_and_asked_for_again() {
 // spec: H11
 #[test]
 fn no_addition_is_lost_while_memory_in_use_is_registered() {
-    alone(|| {
+    alone_both_ways(|| {
         let count = 300;
         let mut random = Random::new();
         for round in 0..rounds() {
@@ -207,7 +207,7 @@ fn drop_number(_: u64) {}
 // spec: H5
 #[test]
 fn zeros_that_nobody_has_touched_are_contents_after_unregistering_and_registering_again() {
-    alone(|| {
+    alone_both_ways(|| {
         let door = Door::open(Features::NONE);
         let memory = Memory::map(64).unwrap();
         let all = pages(&memory, 0..64);
@@ -228,7 +228,7 @@ fn zeros_that_nobody_has_touched_are_contents_after_unregistering_and_registerin
 // spec: H16
 #[test]
 fn memory_that_the_program_has_locked_is_discarded_as_any_other() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open();
         let region = map(&uffd, 64);
         (0..8).for_each(|page| fill(&region, page, 1));

@@ -10,7 +10,7 @@ use userfault_process::raw::Memory;
 use userfault_process::{Region, Shared};
 
 use crate::access::{load, store};
-use crate::alone::alone;
+use crate::alone::alone_both_ways;
 use crate::door::{Door, pages};
 use crate::os;
 use crate::support::{CHUNK, PAGE, Random, contents, contents_of, fill, map, mappings, open, word};
@@ -58,7 +58,7 @@ fn write_out(region: &Region, is_over: &AtomicBool) -> (u64, u64, u64) {
 // spec: H3
 #[test]
 fn present_pages_stay_readable_for_threads_and_system_calls_while_their_chunk_is_converted() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open();
         let mut random = Random::new();
         let [bad, refused, admitted, tried] = [const { AtomicU64::new(0) }; 4];
@@ -103,7 +103,7 @@ fn present_pages_stay_readable_for_threads_and_system_calls_while_their_chunk_is
 // spec: H3
 #[test]
 fn contents_of_pages_that_nobody_registered_outlive_the_conversion_of_their_chunk() {
-    alone(|| {
+    alone_both_ways(|| {
         let door = Door::open(Features::NONE);
         let memory = Memory::map(CHUNK).unwrap();
         let address = |page: usize| memory.base() + page * PAGE;

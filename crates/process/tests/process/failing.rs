@@ -8,7 +8,7 @@ use userfault_process::raw::Memory;
 use userfault_process::testing::{fail_host_calls, host_calls};
 
 use crate::access::{load, store};
-use crate::alone::alone;
+use crate::alone::alone_both_ways;
 use crate::door::{Door, discard, pages};
 use crate::os;
 use crate::support::{CHUNK, Mode, PAGE, asleep, contents, contents_of, open_in, word};
@@ -165,7 +165,7 @@ fn copies() {
 // spec: H5
 #[test]
 fn a_copy_of_which_any_host_call_fails_leaves_each_page_missing_or_complete() {
-    alone(|| {
+    alone_both_ways(|| {
         let _host = open_in(Mode::Guarded);
         copies();
     });
@@ -174,7 +174,7 @@ fn a_copy_of_which_any_host_call_fails_leaves_each_page_missing_or_complete() {
 // spec: H5
 #[test]
 fn without_guards_a_copy_of_which_any_host_call_fails_leaves_each_page_missing_or_complete() {
-    alone(|| {
+    alone_both_ways(|| {
         let _host = open_in(Mode::Soft);
         copies();
     });
@@ -183,7 +183,7 @@ fn without_guards_a_copy_of_which_any_host_call_fails_leaves_each_page_missing_o
 // spec: H5
 #[test]
 fn after_a_copy_that_failed_halfway_zeros_are_zeros() {
-    alone(|| {
+    alone_both_ways(|| {
         let _host = open_in(Mode::Guarded);
         each_way(|scattered, how_many| {
             let prepare = |world: &World| {
@@ -218,7 +218,7 @@ fn after_a_copy_that_failed_halfway_zeros_are_zeros() {
 // spec: H5, H16
 #[test]
 fn a_discard_of_which_any_host_call_fails_leaves_each_page_missing_or_as_it_was() {
-    alone(|| {
+    alone_both_ways(|| {
         let _host = open_in(Mode::Guarded);
         each_way(|scattered, how_many| {
             let prepare = |world: &World| world.copy(TARGET, 1, 0).unwrap();
@@ -231,7 +231,7 @@ fn a_discard_of_which_any_host_call_fails_leaves_each_page_missing_or_as_it_was(
 // spec: H5
 #[test]
 fn write_protection_of_which_any_host_call_fails_is_never_lost_and_never_stuck() {
-    alone(|| {
+    alone_both_ways(|| {
         let _host = open_in(Mode::Guarded);
         each_way(|scattered, how_many| {
             let prepare = |world: &World| {
@@ -259,7 +259,7 @@ fn write_protection_of_which_any_host_call_fails_is_never_lost_and_never_stuck()
 // spec: H5, H7
 #[test]
 fn a_protection_that_could_not_be_lifted_as_a_whole_still_reports_the_writes_it_says_it_does() {
-    alone(|| {
+    alone_both_ways(|| {
         let _host = open_in(Mode::Soft);
         let target = 100..164;
         for n in 0..40 {
@@ -284,7 +284,7 @@ fn a_protection_that_could_not_be_lifted_as_a_whole_still_reports_the_writes_it_
 // spec: H5
 #[test]
 fn unregistering_of_which_any_host_call_fails_leaves_plain_memory_with_its_contents() {
-    alone(|| {
+    alone_both_ways(|| {
         let _host = open_in(Mode::Guarded);
         each_way(|scattered, how_many| {
             for n in 0..8 {
@@ -311,7 +311,7 @@ fn unregistering_of_which_any_host_call_fails_leaves_plain_memory_with_its_conte
 // spec: H5
 #[test]
 fn registering_of_which_any_host_call_fails_changes_nothing() {
-    alone(|| {
+    alone_both_ways(|| {
         let _host = open_in(Mode::Guarded);
         for how_many in [1, FOR_EVER] {
             for n in 0.. {

@@ -6,7 +6,7 @@ use std::thread;
 use userfault_client::{Region as _, Shared as _};
 use userfault_process::{Region, Shared};
 
-use crate::alone::alone;
+use crate::alone::alone_both_ways;
 use crate::support::{CHUNK, Mode, PAGE, Random, asleep, fill, map, open_in, scatter, word};
 
 const READERS: u64 = 2;
@@ -73,7 +73,7 @@ fn refills() -> u64 {
 // spec: H1
 #[test]
 fn a_page_of_a_plain_chunk_is_complete_or_absent_while_it_is_filled_discarded_and_filled_again() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open_in(Mode::Plain);
         let region = map(&uffd, PAGES);
         let pages: Vec<_> = (0..PAGES).collect();
@@ -86,7 +86,7 @@ fn a_page_of_a_plain_chunk_is_complete_or_absent_while_it_is_filled_discarded_an
 // spec: H1, H2
 #[test]
 fn a_page_of_a_guarded_chunk_is_complete_or_absent_while_it_is_filled_discarded_and_filled_again() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open_in(Mode::Guarded);
         let region = map(&uffd, CHUNK);
         scatter(&region, 0..CHUNK, 1);
@@ -98,7 +98,7 @@ fn a_page_of_a_guarded_chunk_is_complete_or_absent_while_it_is_filled_discarded_
 // spec: H1, H7
 #[test]
 fn a_page_is_complete_or_absent_where_present_pages_are_closed_again_for_lack_of_mappings() {
-    alone(|| {
+    alone_both_ways(|| {
         let uffd = open_in(Mode::Soft);
         let chunks = 40;
         let region = map(&uffd, chunks * CHUNK);

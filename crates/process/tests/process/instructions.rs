@@ -11,7 +11,7 @@ use userfault_process::{Region, Tuning, Uffd, tune};
 use crate::access::{
     add, add_split, compare_exchange, gather, load, load_byte, load_vector, move_bytes, move_word, store, store_byte,
 };
-use crate::alone::{alone, child};
+use crate::alone::{alone_both_ways, child, tuning};
 use crate::os;
 use crate::support::Rescue;
 use crate::support::{CHUNK, PAGE, asleep, contents, contents_of, fill, map_protectable, open, read, word};
@@ -187,7 +187,7 @@ fn run(uffd: &Uffd, row: &Row) {
 // spec: H23, H25
 #[test]
 fn each_kind_of_access_reports_the_first_byte_in_each_page_and_whether_it_writes() {
-    alone(|| {
+    alone_both_ways(|| {
         let options = Options { require: Features::EXACT_ADDRESS, ..Options::default() };
         let uffd = Uffd::open(&options).unwrap();
         ROWS.iter().for_each(|row| run(&uffd, row));
@@ -231,7 +231,7 @@ fn crowded(uffd: &Uffd) -> Region {
 
 /// Runs `body` with a region whose present pages are closed again and again meanwhile.
 fn squeezed(budget: usize, body: impl Fn(&Region)) {
-    tune(Tuning { mapping_budget: Some(budget), without_guards: true }).unwrap();
+    tune(Tuning { mapping_budget: Some(budget), without_guards: true, ..tuning() }).unwrap();
     let uffd = open();
     let region = crowded(&uffd);
     let is_over = AtomicBool::new(false);
@@ -295,8 +295,8 @@ fn copy_over_borders(region: &Region, chunk: usize) {
 // spec: H7
 #[test]
 fn an_instruction_that_needs_four_pages_at_once_comes_to_its_end_whatever_is_closed_for_it() {
-    alone(|| {
-        tune(Tuning { mapping_budget: Some(1), without_guards: true }).unwrap();
+    alone_both_ways(|| {
+        tune(Tuning { mapping_budget: Some(1), without_guards: true, ..tuning() }).unwrap();
         let uffd = open();
         let region = crate::support::map(&uffd, 8 * CHUNK);
         // Twelve pages a chunk: more than are spared, so that those of the next turn are closed.
@@ -320,17 +320,17 @@ fn an_instruction_that_needs_four_pages_at_once_comes_to_its_end_whatever_is_clo
 // spec: H7, H25
 #[test]
 fn with_a_budget_of_1_mapping_instructions_that_need_many_pages_come_to_their_end() {
-    alone(|| squeezed(1, many_pages_at_once));
+    alone_both_ways(|| squeezed(1, many_pages_at_once));
 }
 
 // spec: H7, H25
 #[test]
 fn with_a_budget_of_2_mappings_instructions_that_need_many_pages_come_to_their_end() {
-    alone(|| squeezed(2, many_pages_at_once));
+    alone_both_ways(|| squeezed(2, many_pages_at_once));
 }
 
 // spec: H7, H25
 #[test]
 fn with_a_budget_of_3_mappings_instructions_that_need_many_pages_come_to_their_end() {
-    alone(|| squeezed(3, many_pages_at_once));
+    alone_both_ways(|| squeezed(3, many_pages_at_once));
 }

@@ -20,6 +20,7 @@ mod hammer;
 mod instructions;
 mod jump;
 mod malloc;
+mod mirror;
 mod monitors;
 mod nest;
 mod os;

@@ -39,6 +39,26 @@ pub(crate) fn lock(address: usize, len: usize) -> io::Result<()> {
     check(unsafe { libc::mlock(ptr::with_exposed_provenance(address), len) }).map(drop)
 }
 
+/// As `mlockall` of what is, as far as it has been touched, and of what comes.
+pub(crate) fn lock_all() -> io::Result<()> {
+    for flags in [libc::MCL_CURRENT | libc::MCL_ONFAULT, libc::MCL_FUTURE] {
+        // SAFETY: no pointers.
+        check(unsafe { libc::mlockall(flags) })?;
+    }
+    Ok(())
+}
+
+/// Limits private writable memory; what the limit was.
+pub(crate) fn limit_data(bytes: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: invariant 1.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_DATA, &raw mut limit) }).unwrap();
+    let before = std::mem::replace(&mut limit.rlim_cur, bytes);
+    // SAFETY: invariant 1.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) }).unwrap();
+    before
+}
+
 pub(crate) fn memory_file() -> File {
     // SAFETY: a literal name.
     let number = check(unsafe { libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC) }).unwrap();

@@ -9,7 +9,7 @@ use userfault_process::raw::Memory;
 use userfault_process::{Region, Uffd};
 
 use crate::access::{load, load_byte, store_at_known_place};
-use crate::alone::{Ended, alone, child};
+use crate::alone::{Ended, alone_both_ways, child};
 use crate::door::{Door, pages};
 use crate::os;
 use crate::support::{CHUNK, PAGE, asleep, contents, fill, map, open, scatter, until_asleep, word};
@@ -59,7 +59,7 @@ fn with_sigbus() -> (Uffd, Region) {
 // spec: H33
 #[test]
 fn a_touch_of_a_poisoned_page_is_a_bus_error_at_the_exact_byte_and_instruction() {
-    alone(|| {
+    alone_both_ways(|| {
         os::handle(libc::SIGBUS, step_over, 0);
         let uffd = open();
         let region = map(&uffd, CHUNK);
@@ -82,7 +82,7 @@ fn a_touch_of_a_poisoned_page_is_a_bus_error_at_the_exact_byte_and_instruction()
 // spec: H33
 #[test]
 fn a_thread_asleep_on_a_page_that_is_poisoned_gets_the_bus_error() {
-    alone(|| {
+    alone_both_ways(|| {
         os::handle(libc::SIGBUS, step_over, 0);
         let uffd = open();
         let region = map(&uffd, 2);
@@ -100,7 +100,7 @@ fn a_thread_asleep_on_a_page_that_is_poisoned_gets_the_bus_error() {
 // spec: H33
 #[test]
 fn with_the_sigbus_feature_a_missing_page_is_a_bus_error_and_nobody_is_asked() {
-    alone(|| {
+    alone_both_ways(|| {
         os::handle(libc::SIGBUS, step_over, 0);
         let (uffd, region) = with_sigbus();
         store_is_a_bus_error(region.base() + 3 * PAGE + 8, 1);
@@ -151,7 +151,7 @@ fn a_bus_error_that_nobody_handles_ends_the_process() {
 // spec: H33, H5
 #[test]
 fn poison_of_a_guarded_chunk_is_replaced_after_the_page_was_unregistered_and_registered_again() {
-    alone(|| {
+    alone_both_ways(|| {
         let door = Door::open(Features::NONE);
         let memory = Memory::map(CHUNK).unwrap();
         let all = pages(&memory, 0..CHUNK);
@@ -174,7 +174,7 @@ fn poison_of_a_guarded_chunk_is_replaced_after_the_page_was_unregistered_and_reg
 // spec: H33
 #[test]
 fn poison_of_memory_that_is_not_registered_any_more_ends_when_it_is_given_back() {
-    alone(|| {
+    alone_both_ways(|| {
         os::handle(libc::SIGBUS, step_over, 0);
         let door = Door::open(Features::NONE);
         let memory = Memory::map(CHUNK).unwrap();

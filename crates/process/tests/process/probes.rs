@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt as _;
 
 use userfault_abi::errno::Errno;
-use userfault_client::{Options, Provider, Region as _, UffdError};
+use userfault_client::{Options, Provider, Refusal, Region as _, UffdError};
 use userfault_process::{Tuning, Uffd, tune};
 
 use crate::access::load;
@@ -14,6 +14,10 @@ use crate::support::{CHUNK, PAGE, fill, map, mappings, open, page_of, read, word
 
 /// A fault, a fill and a discard, with every word looked at; a scattered chunk, too.
 fn round_trip() -> usize {
+    round_trip_counting(mappings)
+}
+
+fn round_trip_counting(mappings: impl Fn() -> usize) -> usize {
     let uffd = open();
     let region = map(&uffd, CHUNK);
     let base = region.base();
@@ -34,16 +38,20 @@ fn round_trip() -> usize {
 }
 
 /// How opening is refused.
-fn refusal(rules: &[Rule]) -> (&'static str, Errno, &'static str) {
+fn refusals(rules: &[Rule]) -> Vec<Refusal> {
     // Threads are made before the filter, or not at all.
     install(rules, 0);
     match Uffd::open(&Options::default()) {
-        Err(UffdError::Refused { provider: Provider::Process, tried }) => {
-            let [refusal] = &tried[..] else { panic!("{tried:?}") };
-            (refusal.way, refusal.errno, refusal.remedy)
-        }
+        Err(UffdError::Refused { provider: Provider::Process, tried }) => tried,
         other => panic!("{other:?}"),
     }
+}
+
+/// How opening is refused, if there is one reason.
+fn refusal(rules: &[Rule]) -> (&'static str, Errno, &'static str) {
+    let tried = refusals(rules);
+    let [refusal] = &tried[..] else { panic!("{tried:?}") };
+    (refusal.way, refusal.errno, refusal.remedy)
 }
 
 // spec: H9
@@ -71,23 +79,68 @@ fn with_guard_markers_a_scattered_chunk_is_one_mapping() {
     alone(|| assert!(round_trip() < 10));
 }
 
+const NO_FORCED_WRITES: Rule = refuse(libc::SYS_pwrite64, libc::EIO);
+
 // spec: H9
 #[test]
-fn where_its_own_mem_file_cannot_be_opened_the_host_is_refused_with_the_way_and_the_remedy() {
+fn where_its_own_mem_file_cannot_be_opened_pages_are_made_ready_in_a_mirror() {
     alone(|| {
-        let (way, errno, remedy) = refusal(&[refuse(libc::SYS_openat, libc::EACCES)]);
-        assert_eq!((way, errno), ("open /proc/self/mem", Errno::EACCES));
-        assert!(remedy.contains("/proc"), "{remedy}");
+        install(&[refuse(libc::SYS_openat, libc::EACCES)], 0);
+        // Without /proc there is no other way to count mappings.
+        let _not_counted = round_trip_counting(|| 0);
+    });
+}
+
+// spec: H9, H4
+#[test]
+fn where_forced_writes_are_refused_pages_are_made_ready_in_a_mirror_and_a_scattered_chunk_is_one_mapping() {
+    alone(|| {
+        install(&[NO_FORCED_WRITES], 0);
+        assert!(round_trip() < 10);
     });
 }
 
 // spec: H9
 #[test]
-fn where_forced_writes_are_refused_the_host_is_refused_with_the_way_and_the_remedy() {
+fn where_forced_writes_and_guard_markers_are_refused_the_host_works_without_both() {
     alone(|| {
-        let (way, errno, remedy) = refusal(&[refuse(libc::SYS_pwrite64, libc::EIO)]);
-        assert_eq!((way, errno), ("write to inaccessible pages through /proc/self/mem", Errno::EIO));
-        assert!(remedy.contains("proc_mem.force_override"), "{remedy}");
+        install(&[NO_FORCED_WRITES, refuse_if(libc::SYS_madvise, 2, 102, libc::EINVAL)], 0);
+        assert!(round_trip() > 400);
+    });
+}
+
+// spec: H9
+#[test]
+fn where_its_own_memory_cannot_be_copied_directly_bytes_go_through_a_pipe() {
+    alone(|| {
+        install(&[NO_FORCED_WRITES, refuse(libc::SYS_process_vm_readv, libc::EPERM)], 0);
+        assert!(round_trip() < 10);
+    });
+}
+
+// spec: H9
+#[test]
+fn where_nothing_brings_pages_the_host_is_refused_with_each_way_and_the_remedy() {
+    alone(|| {
+        let mremap = refuse(libc::SYS_mremap, libc::EPERM);
+        let [forced, mirror] = &refusals(&[NO_FORCED_WRITES, mremap])[..] else { panic!("two ways") };
+        assert_eq!((forced.way, forced.errno), ("write to inaccessible pages through /proc/self/mem", Errno::EIO));
+        assert!(forced.remedy.contains("proc_mem.force_override"), "{forced:?}");
+        assert_eq!(mirror.errno, Errno::EPERM);
+        assert!(mirror.way.contains("MREMAP_DONTUNMAP") && mirror.remedy.contains("5.7"), "{mirror:?}");
+    });
+}
+
+// spec: H9
+#[test]
+fn where_the_mem_file_cannot_be_opened_and_no_call_copies_bytes_both_are_named() {
+    alone(|| {
+        let refuse_both = [libc::SYS_process_vm_readv, libc::SYS_pipe2].map(|call| refuse(call, libc::EPERM));
+        let open = refuse(libc::SYS_openat, libc::EACCES);
+        let [forced, copy] = &refusals(&[open, refuse_both[0], refuse_both[1]])[..] else { panic!("two ways") };
+        assert_eq!((forced.way, forced.errno), ("open /proc/self/mem", Errno::EACCES));
+        assert!(forced.remedy.contains("/proc"), "{forced:?}");
+        assert_eq!((copy.way, copy.errno), ("copy one's own memory by process_vm_readv or a pipe", Errno::EPERM));
     });
 }
 
@@ -115,7 +168,7 @@ fn where_no_handler_can_be_installed_the_host_is_refused_with_the_errno_of_the_s
 fn after_the_first_open_the_host_is_not_tuned_any_more() {
     alone(|| {
         let _uffd = open();
-        let late = tune(Tuning { mapping_budget: Some(1), without_guards: true });
+        let late = tune(Tuning { mapping_budget: Some(1), ..Tuning::default() });
         assert!(matches!(late, Err(UffdError::System { errno: Errno::EBUSY, .. })), "{late:?}");
     });
 }
@@ -224,4 +277,15 @@ fn in_a_container<F: FnOnce()>(body: F) {
 #[test]
 fn under_dockers_default_profile_an_unprivileged_process_faults_and_fills() {
     alone(|| in_a_container(|| assert!(round_trip() < 10)));
+}
+
+// spec: H9
+#[test]
+fn under_dockers_default_profile_pages_can_be_made_ready_in_a_mirror_through_a_pipe() {
+    alone(|| {
+        in_a_container(|| {
+            tune(Tuning { without_forced_writes: true, ..Tuning::default() }).unwrap();
+            assert!(round_trip() < 10);
+        });
+    });
 }

@@ -14,7 +14,7 @@ use userfault_process::raw::Memory;
 use userfault_process::{Tuning, statistics, tune};
 
 use crate::access::{add, load};
-use crate::alone::alone;
+use crate::alone::{alone_both_ways, tuning};
 use crate::door::{Door, discard, pages};
 use crate::os;
 use crate::support::{CHUNK, PAGE, Random, contents, until, word};
@@ -332,51 +332,59 @@ const SHORT: usize = 1500;
 const LONG: usize = 25_000;
 const COUNT: usize = 3 * CHUNK + 100;
 
-const PLENTY: Tuning = Tuning { mapping_budget: None, without_guards: false };
-const FEW: Tuning = Tuning { mapping_budget: Some(16), without_guards: false };
-const WITHOUT_GUARDS: Tuning = Tuning { mapping_budget: Some(16), without_guards: true };
+fn plenty() -> Tuning {
+    tuning()
+}
+
+fn few() -> Tuning {
+    Tuning { mapping_budget: Some(16), ..tuning() }
+}
+
+fn without_guards() -> Tuning {
+    Tuning { without_guards: true, ..few() }
+}
 
 // spec: H1, H2, H3, H24
 #[test]
 fn in_a_storm_no_page_is_lost() {
-    alone(|| run(PLENTY, COUNT, SHORT));
+    alone_both_ways(|| run(plenty(), COUNT, SHORT));
 }
 
 // spec: H1, H3, H4
 #[test]
 fn in_a_storm_no_page_is_lost_where_mappings_are_short() {
-    alone(|| run(FEW, COUNT, SHORT));
+    alone_both_ways(|| run(few(), COUNT, SHORT));
 }
 
 // spec: H1, H4, H7
 #[test]
 fn in_a_storm_no_page_is_lost_where_mappings_are_short_and_guards_unknown() {
-    alone(|| run(WITHOUT_GUARDS, COUNT, SHORT));
+    alone_both_ways(|| run(without_guards(), COUNT, SHORT));
 }
 
 // spec: H1, H24
 #[test]
 fn in_a_storm_on_eight_pages_no_page_is_lost() {
-    alone(|| run(PLENTY, 8, 2 * SHORT));
+    alone_both_ways(|| run(plenty(), 8, 2 * SHORT));
 }
 
 // spec: H1, H2, H3, H24
 #[test]
 #[ignore = "two minutes"]
 fn in_a_long_storm_no_page_is_lost() {
-    alone(|| run(PLENTY, COUNT, LONG));
+    alone_both_ways(|| run(plenty(), COUNT, LONG));
 }
 
 // spec: H1, H3, H4
 #[test]
 #[ignore = "two minutes"]
 fn in_a_long_storm_no_page_is_lost_where_mappings_are_short() {
-    alone(|| run(FEW, COUNT, LONG));
+    alone_both_ways(|| run(few(), COUNT, LONG));
 }
 
 // spec: H1, H4, H7
 #[test]
 #[ignore = "two minutes"]
 fn in_a_long_storm_no_page_is_lost_where_mappings_are_short_and_guards_unknown() {
-    alone(|| run(WITHOUT_GUARDS, COUNT, LONG));
+    alone_both_ways(|| run(without_guards(), COUNT, LONG));
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use userfault_client::{Event, Options, Region as _, RegisterModes, Uffd as _, Wait};
 use userfault_process::{Region, Tuning, Uffd, statistics, tune};
 
+use crate::alone::tuning;
+
 pub(crate) const PAGE: usize = 4096;
 /// Pages of a small region's chunk.
 pub(crate) const CHUNK: usize = 512;
@@ -85,7 +87,7 @@ pub(crate) fn open() -> Uffd {
 /// Opens a host that works in `mode`; once per process, before anything else.
 pub(crate) fn open_in(mode: Mode) -> Uffd {
     if mode == Mode::Soft {
-        tune(Tuning { mapping_budget: Some(2), without_guards: true }).unwrap();
+        tune(Tuning { mapping_budget: Some(2), without_guards: true, ..tuning() }).unwrap();
     }
     open()
 }

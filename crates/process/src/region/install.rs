@@ -1,0 +1,186 @@
+//! Bringing bytes to closed pages, and opening them.
+//!
+//! ```text
+//! forced      plain: write through PROT_NONE · lift      guarded: close · unguard · write · lift
+//! by mirror   write to the mirror · move onto the hole, whatever it is: it allows what the mirror allowed
+//! ```
+
+use userfault_abi::errno::Errno;
+use userfault_engine::Cause;
+use userfault_memory::MapError;
+
+use super::{ChunkState, Mirror, Region, Run, Short, Source};
+use crate::machine::Machine;
+use crate::states::PAGE_SIZE;
+use crate::sys::{self, Access, Span};
+
+/// How bytes come to closed pages of a region.
+pub(super) enum Backing {
+    /// They are written there, through what protects them.
+    Forced,
+    /// They are made ready elsewhere, and moved there.
+    Mirror(Mirror),
+}
+
+impl Backing {
+    /// For a region that holds nothing yet.
+    pub(super) fn of(machine: &Machine, region: Span) -> Result<Self, MapError> {
+        if machine.writer.is_forced() {
+            return Ok(Self::Forced);
+        }
+        let failed = |errno: Errno| MapError::Os { call: "making a mirror", errno: errno.raw() };
+        Mirror::of(&machine.writer, region).map(Self::Mirror).map_err(failed)
+    }
+
+    /// Whether the region is accessible now, however it was mapped.
+    pub(super) const fn leaves_open(&self) -> bool {
+        matches!(self, Self::Mirror(_))
+    }
+}
+
+const fn no_memory(done: usize) -> Short {
+    Short { done, cause: Cause::NoMemory }
+}
+
+impl Region {
+    /// Brings contents to closed pages, and opens them by the last call (H1).
+    pub(super) fn bring(
+        &self,
+        machine: &Machine,
+        run: &Run,
+        source: Source,
+        access: Access,
+        state: &mut ChunkState,
+    ) -> Result<(), Short> {
+        match &self.backing {
+            Backing::Forced if state.guarded => self.fill_guarded(machine, run, source, access, state.soft),
+            Backing::Forced => self.fill_plain(machine, run, source, access),
+            Backing::Mirror(mirror) => self.fill_by_mirror(machine, mirror, run, source, access, state),
+        }
+    }
+
+    fn fill_plain(&self, machine: &Machine, run: &Run, source: Source, access: Access) -> Result<(), Short> {
+        let wrote = write(machine, self.span(run), source);
+        let done = done_of(run, wrote);
+        self.drop_contents(machine, &(done.end..run.end));
+        let lifted = self.as_far_as_possible(&done, |span| machine.open_pages(span, access));
+        if lifted < done.end {
+            self.drop_contents(machine, &(lifted..done.end));
+            return Err(no_memory(lifted - run.start));
+        }
+        wrote
+    }
+
+    fn fill_guarded(
+        &self,
+        machine: &Machine,
+        run: &Run,
+        source: Source,
+        access: Access,
+        soft: bool,
+    ) -> Result<(), Short> {
+        machine.protect(self.span(run), Access::None).map_err(|_| no_memory(0))?;
+        if machine.unguard(self.span(run)).is_err() {
+            self.guard_again(machine, run, soft);
+            return Err(no_memory(0));
+        }
+        let wrote = write(machine, self.span(run), source);
+        let done = done_of(run, wrote);
+        self.guard_again(machine, &(done.end..run.end), soft);
+        let lifted = self.as_far_as_possible(&done, |span| machine.open_pages(span, access));
+        if lifted < done.end {
+            self.guard_again(machine, &(lifted..done.end), soft);
+            return Err(no_memory(lifted - run.start));
+        }
+        wrote
+    }
+
+    /// Makes pages ready in the mirror, and moves them onto the closed ones, whatever keeps those closed.
+    fn fill_by_mirror(
+        &self,
+        machine: &Machine,
+        mirror: &Mirror,
+        run: &Run,
+        source: Source,
+        access: Access,
+        state: &mut ChunkState,
+    ) -> Result<(), Short> {
+        if state.is_mirror_closed {
+            let all = mirror.span(&self.chunk_run(run.start / self.chunk_pages));
+            machine.protect(all, Access::ReadWrite).map_err(|_| no_memory(0))?;
+            state.is_mirror_closed = false;
+        }
+        let wrote = write(machine, mirror.span(run), source);
+        let done = done_of(run, wrote);
+        mirror.drop_contents(&(done.end..run.end));
+        if done.is_empty() {
+            return wrote;
+        }
+        if access == Access::Read {
+            // Before they are moved: they must not be writable for an instant.
+            state.is_mirror_closed = true;
+            if machine.protect(mirror.span(&done), Access::Read).is_err() {
+                mirror.drop_contents(&done);
+                return Err(no_memory(0));
+            }
+        }
+        let mut parts = mirror.parts(&done).into_iter().filter(|part| !part.is_empty());
+        let stuck = parts.find(|part| machine.move_pages(mirror.span(part), self.span(part)).is_err());
+        if let Some(part) = &stuck {
+            mirror.drop_contents(&(part.start..done.end));
+        }
+        if state.is_mirror_closed {
+            // Where it fails the next fill tries again.
+            state.is_mirror_closed = machine.protect(mirror.span(&done), Access::ReadWrite).is_err();
+        }
+        stuck.map_or(wrote, |part| Err(no_memory(part.start - run.start)))
+    }
+
+    /// Drops what an unfinished fill may have left in closed pages (invariant 3).
+    pub(super) fn drop_contents(&self, machine: &Machine, run: &Run) {
+        if run.is_empty() || sys::zap(self.span(run)).is_ok() {
+            return;
+        }
+        // The program has locked its memory (`mlockall`).
+        if let Backing::Mirror(_) = self.backing {
+            if sys::unlock(self.span(run)).and_then(|()| sys::zap(self.span(run))).is_ok() {
+                return;
+            }
+            sys::die("userfault: the contents of an unfinished page could not be dropped\n");
+        }
+        // What is locked cannot end, but can be zeros, and stays locked.
+        for page in run.clone() {
+            if machine.erase(self.span(&(page..page + 1))).is_err() {
+                sys::die("userfault: the contents of an unfinished page could not be dropped\n");
+            }
+        }
+    }
+
+    /// Makes closed pages of a guarded chunk guards again; where that fails they stay PROT_NONE, which
+    /// is as good for everybody but the budget.
+    pub(super) fn guard_again(&self, machine: &Machine, run: &Run, soft: bool) {
+        if run.is_empty() {
+            return;
+        }
+        // A guard ends contents, too.
+        if machine.guard(self.span(run)).is_err() {
+            self.drop_contents(machine, run);
+        } else if !soft {
+            let _costs_a_mapping = machine.protect(self.span(run), Access::ReadWrite);
+        }
+    }
+}
+
+/// Brings bytes to pages that the machine's writer reaches.
+fn write(machine: &Machine, span: Span, source: Source) -> Result<(), Short> {
+    let Source::Bytes(bytes) = source else { return Ok(()) };
+    machine.write(bytes, span).map_err(|(written, errno)| {
+        let cause = if errno == Errno::EFAULT { Cause::SourceUnreadable } else { Cause::NoMemory };
+        Short { done: written / PAGE_SIZE, cause }
+    })
+}
+
+/// The part of `run` that has its bytes.
+fn done_of(run: &Run, wrote: Result<(), Short>) -> Run {
+    run.start..wrote.map_or_else(|short| run.start + short.done, |()| run.end)
+}

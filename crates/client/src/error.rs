@@ -64,6 +64,16 @@ pub enum UffdError {
     ShutDown,
     /// The descriptor was opened by another process: this is its forked child.
     Forked,
+    /// The calling thread blocks SIGSEGV: its first touch of a missing page would end the process without a
+    /// word, since a fault whose signal is blocked kills.
+    SignalBlocked,
+    /// SIGSEGV goes to somebody who came after the host: unless they call the handler they replaced, a touch of
+    /// a missing page looks like a crash.
+    HandlerReplaced {
+        /// What is there now, in a sentence: the handler's address, and its symbol and file where the loader
+        /// knows.
+        found: String,
+    },
     /// The host answered with an error.
     System {
         /// What was being done.
@@ -116,6 +126,15 @@ impl fmt::Display for UffdError {
             Self::Forked => {
                 f.write_str("the descriptor belongs to the parent of this forked process; open a new one here")
             }
+            Self::SignalBlocked => f.write_str(
+                "this thread blocks SIGSEGV, so its first touch of a missing page would end the process; unblock it \
+                 (pthread_sigmask, or userfault_signal::unblock_faults) before regions are made",
+            ),
+            Self::HandlerReplaced { found } => write!(
+                f,
+                "page faults do not come to their handler first: {found}; install that handler before the first \
+                 descriptor is opened, or, if it calls the one it replaced, say so (accept_handler)"
+            ),
             Self::System { operation, errno } => write!(f, "{operation} failed: {errno}"),
         }
     }

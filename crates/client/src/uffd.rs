@@ -56,7 +56,8 @@ pub trait Uffd: Send + Sync {
     /// # Errors
     ///
     /// [`UffdError::OutsideRegion`] for 0 pages, [`UffdError::ModesUnsupported`], or the host's error
-    /// (no memory, too many mappings). Nothing stays mapped.
+    /// (no memory, too many mappings); from a provider whose faults are signals also
+    /// [`UffdError::SignalBlocked`] and [`UffdError::HandlerReplaced`]. Nothing stays mapped.
     fn map(&self, pages: usize, modes: RegisterModes) -> Result<Self::Region, UffdError>;
 
     /// Moves the events that are there, oldest first, to the end of `events`; waits for the first.
@@ -152,7 +153,11 @@ pub trait Region: Clone + Send + Sync {
             if progress.stopped_by != Some(Stopped::AlreadyPresent) {
                 return Ok(Progress { pages_done: done, ..progress });
             }
-            self.wake(first + done..first + done + 1)?;
+            match self.wake(first + done..first + done + 1) {
+                // They are awake; that the next fault may be taken for a crash is no reason to stop half-way.
+                Ok(()) | Err(UffdError::HandlerReplaced { .. }) => {}
+                Err(error) => return Err(error),
+            }
             done += 1;
             if done * self.page_size() >= bytes.len() {
                 return Ok(Progress::all(done));
@@ -192,7 +197,8 @@ pub trait Region: Clone + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`UffdError::OutsideRegion`].
+    /// [`UffdError::OutsideRegion`]; [`UffdError::HandlerReplaced`] from a provider whose faults are signals: they
+    /// are awake then, but their next fault goes to somebody else.
     fn wake(&self, pages: Range<usize>) -> Result<(), UffdError>;
 
     /// Ends the registration of these pages: missing ones read as zeros from now on, protection is

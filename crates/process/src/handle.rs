@@ -251,7 +251,9 @@ impl userfault_client::Region for Region {
         let blocked = SignalsBlocked::new();
         let woken = host.engine(&blocked).wake(self.pages.context.id, range);
         host.unpark(&blocked, woken);
-        Ok(())
+        drop(blocked);
+        // Whoever was woken touches its page again.
+        crate::etiquette::check_handler()
     }
 
     fn unregister(&self, pages: Range<usize>) -> Result<(), UffdError> {

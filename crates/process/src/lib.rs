@@ -20,6 +20,7 @@
 mod bell;
 mod bits;
 mod door;
+mod etiquette;
 mod fault;
 mod fill;
 mod handle;
@@ -37,6 +38,7 @@ mod threads;
 mod uffd;
 mod writer;
 
+pub use etiquette::{accept_handler, check_signals};
 pub use handle::{Region, Shared, Window};
 pub use host::tune;
 pub use machine::Tuning;

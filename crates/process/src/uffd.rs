@@ -305,6 +305,7 @@ impl userfault_client::Uffd for Uffd {
 
     fn map(&self, pages: usize, modes: RegisterModes) -> Result<Region, UffdError> {
         self.context.check_process()?;
+        crate::etiquette::check_signals()?;
         if pages == 0 {
             return Err(UffdError::OutsideRegion { asked: 0..0, pages: 0 });
         }

@@ -203,6 +203,13 @@ pub fn still_installed(signal: Signal) -> Result<(), Replaced> {
     }
 }
 
+/// The address of the handler that `signal` has now, ours or another; `None` if it has none. Async-signal-safe.
+#[must_use]
+pub fn handler_address(signal: Signal) -> Option<usize> {
+    let address = sys::action(signal).ok()?.handler;
+    (address != libc::SIG_DFL && address != libc::SIG_IGN).then_some(address)
+}
+
 /// The handler of the process for both signals.
 extern "C" fn entry(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let errno = sys::errno();

@@ -33,7 +33,7 @@ mod sys;
 
 pub use context::FaultContext;
 pub use error::{InstallError, Replaced, StackError};
-pub use handler::{Disposition, FaultHandler, Signal, install, still_installed};
-pub use mask::{SignalSet, SignalsBlocked, block_all_in_this_thread, is_blocked};
+pub use handler::{Disposition, FaultHandler, Signal, handler_address, install, still_installed};
+pub use mask::{SignalSet, SignalsBlocked, block_all_in_this_thread, is_blocked, unblock_faults};
 pub use park::{FutexWait, futex_wait, futex_wake};
 pub use stack::{AlternateStack, LARGE_STACK_BYTES};

@@ -175,6 +175,19 @@ pub fn block_all_in_this_thread() {
     sys::block(SignalSet::FOR_MONITORS);
 }
 
+/// Lets SIGSEGV and SIGBUS in again in this thread, and says whether one of them was blocked.
+///
+/// For threads that were started with every signal blocked, as programs do that read theirs from a
+/// descriptor: a fault whose signal is blocked kills.
+pub fn unblock_faults() -> bool {
+    let before = sys::mask();
+    let open = before.without(libc::SIGSEGV).without(libc::SIGBUS);
+    if open != before {
+        sys::set_mask(open);
+    }
+    open != before
+}
+
 /// Whether this thread blocks `signal`. A blocked SIGSEGV kills where it should fault.
 #[must_use]
 pub fn is_blocked(signal: c_int) -> bool {

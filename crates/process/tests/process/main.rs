@@ -13,6 +13,7 @@ mod budget;
 mod close;
 mod conversion;
 mod door;
+mod etiquette;
 mod failing;
 mod foreign;
 mod fork;

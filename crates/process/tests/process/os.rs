@@ -12,6 +12,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 fn check(answer: i32) -> io::Result<i32> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
@@ -98,6 +99,40 @@ pub(crate) fn set_action(signal: i32, handler: usize, flags: i32) {
     let mut new: libc::sigaction = unsafe { mem::zeroed() };
     new.sa_sigaction = handler;
     new.sa_flags = flags;
+    // SAFETY: invariants 1 and 2.
+    check(unsafe { libc::sigaction(signal, &raw const new, ptr::null_mut()) }).unwrap();
+}
+
+/// The handler that [`pass_on`] calls.
+static REPLACED: AtomicUsize = AtomicUsize::new(0);
+
+/// As a well-behaved late comer: puts [`pass_on`] where the handler of `signal` is.
+pub(crate) fn replace_and_pass_on(signal: i32, flags: i32) {
+    // SAFETY: integers and an optional function pointer: zero is a value of each.
+    let mut old: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: invariant 1.
+    check(unsafe { libc::sigaction(signal, ptr::null(), &raw mut old) }).unwrap();
+    assert_ne!(old.sa_flags & libc::SA_SIGINFO, 0, "of three arguments");
+    REPLACED.store(old.sa_sigaction, SeqCst);
+    handle(signal, pass_on, flags);
+}
+
+/// Calls the handler that was there before.
+pub(crate) extern "C" fn pass_on(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let handler = ptr::with_exposed_provenance::<()>(REPLACED.load(SeqCst));
+    // SAFETY: what `sigaction` said was a handler of three arguments.
+    let handler = unsafe { mem::transmute::<*const (), Handler>(handler) };
+    handler(signal, info, context);
+}
+
+/// Sets a handler whose mask is every signal.
+pub(crate) fn handle_with_all_blocked(signal: i32, handler: Handler) {
+    // SAFETY: integers and an optional function pointer: zero is a value of each.
+    let mut new: libc::sigaction = unsafe { mem::zeroed() };
+    new.sa_sigaction = handler as usize;
+    new.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: invariant 1.
+    unsafe { libc::sigfillset(&raw mut new.sa_mask) };
     // SAFETY: invariants 1 and 2.
     check(unsafe { libc::sigaction(signal, &raw const new, ptr::null_mut()) }).unwrap();
 }

@@ -201,7 +201,9 @@ fn need(access: &Access, page: Page, modes: RegisterModes, state: PageState) -> 
         PageState::Present | PageState::WriteProtected => Err(Verdict::Present(page)),
         // Still poisoned until the fill commits.
         PageState::Poisoned | PageState::FillingPoisoned => Err(Verdict::Bus),
-        PageState::Filling | PageState::FillingProtected | PageState::Changing => Ok(Need::ChangeToEnd),
+        PageState::Filling | PageState::FillingProtected | PageState::Changing | PageState::Installing => {
+            Ok(Need::ChangeToEnd)
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! Page states and their legal transitions.
 //!
 //! A page is in exactly one state. Whoever works on a page first moves it, by one compare-exchange,
-//! into a state that excludes everybody else (`Filling…`, `Changing`), does the work, and moves it
+//! into a state that excludes everybody else (`Filling…`, `Changing`, `Installing`), does the work, and moves it
 //! on. So nobody fills a page twice and nobody sees half of it.
 //!
 //! ```text
 //!            copy, zeropage, poison            writeprotect
 //!   Missing ────────> Filling ────────> Present <────> WriteProtected     (through Changing)
 //!      ^ │               │ abort           │
-//!      │ └ install, zero └──> as before    │ discard
+//!      │ │ install, zero └──> as before    │ discard
+//!      │ └──────────> Installing ──> Present, WriteProtected
 //!      └────────────── Changing <──────────┘
 //! ```
 //!
@@ -23,7 +24,7 @@ use crate::host::Pages;
 ///
 /// 1. `Present` and `WriteProtected` are stored only after the page became accessible (C0 before
 ///    C1 of the ordering argument), and left only through `Changing`.
-/// 2. Only who moved a page into `Filling…` or `Changing` moves it out again.
+/// 2. Only who moved a page into `Filling…`, `Changing` or `Installing` moves it out again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PageState {
@@ -44,8 +45,11 @@ pub enum PageState {
     FillingProtected = 6,
     /// `Poisoned` until the fill in progress commits.
     FillingPoisoned = 7,
-    /// On the way from one settled state to another; who meets it waits quietly.
+    /// On the way from one settled state to another; who meets it waits quietly. What contents there are may
+    /// be kept.
     Changing = 8,
+    /// As `Changing`, for pages that the embedder brings by itself: contents may be incomplete.
+    Installing = 9,
 }
 
 impl PageState {
@@ -68,6 +72,7 @@ impl PageState {
             5 => Self::Filling,
             6 => Self::FillingProtected,
             7 => Self::FillingPoisoned,
+            9 => Self::Installing,
             _ => Self::Changing,
         }
     }
@@ -75,7 +80,10 @@ impl PageState {
     /// Whether somebody holds a claim on the page.
     #[must_use]
     pub const fn is_claimed(self) -> bool {
-        matches!(self, Self::Filling | Self::FillingProtected | Self::FillingPoisoned | Self::Changing)
+        matches!(
+            self,
+            Self::Filling | Self::FillingProtected | Self::FillingPoisoned | Self::Changing | Self::Installing
+        )
     }
 
     /// Whether a MISSING registration reports an access: absent, or being filled by a monitor.
@@ -95,7 +103,8 @@ impl PageState {
             | Self::Filling
             | Self::FillingProtected
             | Self::FillingPoisoned
-            | Self::Changing => Self::Changing,
+            | Self::Changing
+            | Self::Installing => Self::Changing,
         }
     }
 }

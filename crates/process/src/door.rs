@@ -345,6 +345,8 @@ impl Drop for Memory {
     fn drop(&mut self) {
         if self.host.machine.is_opener() {
             self.host.remove(self.tag);
+        } else {
+            self.host.remove_in_child(self.tag);
         }
     }
 }

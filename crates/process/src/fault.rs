@@ -34,12 +34,31 @@ pub(crate) struct Faults;
 // SAFETY: invariants 1 and 2.
 unsafe impl FaultHandler for Faults {
     fn handle(context: &mut FaultContext<'_>) -> Disposition {
+        // A general protection fault (a non-canonical address) has no page: not ours (H23).
+        if !context.is_page_fault() {
+            return Disposition::NotOurs;
+        }
         match Host::get() {
-            // A general protection fault (a non-canonical address) has no page: not ours (H23).
-            Some(host) if context.is_page_fault() && host.machine.is_opener() => host.fault(context),
-            Some(_) | None => Disposition::NotOurs,
+            Some(host) if host.machine.is_opener() => host.fault(context),
+            Some(host) => {
+                // A child that nobody told (H18). What is no fault of ours comes again.
+                host.leave(context.signals_blocked());
+                Disposition::Handled
+            }
+            None => after_fork(context),
         }
     }
+}
+
+/// A fault in a forked child that has no host of its own: of ours is what was poisoned before.
+fn after_fork(context: &mut FaultContext<'_>) -> Disposition {
+    let address = context.address();
+    let page = Page::new((address / PAGE_SIZE) as u64);
+    if !Host::of_parent().is_some_and(|host| host.was_poisoned(page)) {
+        return Disposition::NotOurs;
+    }
+    context.raise_bus_error(address);
+    Disposition::Handled
 }
 
 impl Host {

@@ -38,6 +38,8 @@ impl Drop for Pages {
     fn drop(&mut self) {
         if self.context.check_process().is_ok() {
             self.context.host.remove(self.tag);
+        } else {
+            self.context.host.remove_in_child(self.tag);
         }
     }
 }

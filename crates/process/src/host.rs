@@ -1,7 +1,7 @@
 //! The host: the engine and all that belongs to it, once per process.
 //!
 //! Made at the first open, never freed, outside the malloc heap. The signal handler finds it through
-//! one static pointer.
+//! one static pointer. A forked child leaves its parent's host (`fork.rs`) and may make its own.
 //!
 //! # Locks, in order
 //!
@@ -11,18 +11,24 @@
 //!
 //! All are held with asynchronous signals blocked: [`Host::engine`] wants the proof. Nobody allocates
 //! or touches registered memory while holding one (L1, L2 of ARCHITECTURE.md).
+//!
+//! Invariant:
+//!
+//! 1. `HOST` is null or points to a host that is never freed.
+#![expect(unsafe_code, reason = "one static pointer, which a forked child may change; the invariant is its proof")]
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use userfault_abi::errno::Errno;
 use userfault_client::{Provider, Refusal, UffdError};
 use userfault_engine::{AddressSpace, Capacities, Embedder, Lock, WaiterId, Woken};
 use userfault_memory::{Fixed, Zeroed};
-use userfault_signal::{InstallError, Signal, SignalsBlocked, futex_wake, install};
+use userfault_signal::{InstallError, Signal, SignalsBlocked, Turn, futex_wake, install};
 
 use crate::bell::Bell;
 use crate::fault::Faults;
+use crate::fork::{Leaving, Ranges, in_child};
 use crate::lock::{FutexLock, LayoutLock, LayoutWrite};
 use crate::machine::{Machine, Room, Tuning};
 use crate::regions::Regions;
@@ -59,10 +65,48 @@ pub(crate) struct Host {
     pub(crate) bells: Fixed<Bell>,
     /// Some context wants to know thread ids.
     pub(crate) wants_threads: AtomicBool,
+    pub(crate) ranges: Ranges,
+    pub(crate) leaving: Leaving,
 }
 
-static HOST: OnceLock<&'static Host> = OnceLock::new();
-static OPENING: Mutex<Tuning> = Mutex::new(Tuning::DEFAULT);
+static HOST: AtomicPtr<Host> = AtomicPtr::new(ptr::null_mut());
+/// Who opens or tunes.
+static OPENING: Turn = Turn::new();
+static TUNING: Wishes = Wishes::new();
+/// The handler and the hook for forked children are installed; a child has its parent's.
+static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
+
+/// The [`Tuning`] that the next host will have, under `OPENING`.
+struct Wishes {
+    mapping_budget: AtomicUsize,
+    without_guards: AtomicBool,
+    without_forced_writes: AtomicBool,
+}
+
+impl Wishes {
+    const fn new() -> Self {
+        Self {
+            mapping_budget: AtomicUsize::new(usize::MAX),
+            without_guards: AtomicBool::new(false),
+            without_forced_writes: AtomicBool::new(false),
+        }
+    }
+
+    fn set(&self, tuning: Tuning) {
+        let Tuning { mapping_budget, without_guards, without_forced_writes } = tuning;
+        self.mapping_budget.store(mapping_budget.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.without_guards.store(without_guards, Ordering::Relaxed);
+        self.without_forced_writes.store(without_forced_writes, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Tuning {
+        Tuning {
+            mapping_budget: Some(self.mapping_budget.load(Ordering::Relaxed)).filter(|budget| *budget != usize::MAX),
+            without_guards: self.without_guards.load(Ordering::Relaxed),
+            without_forced_writes: self.without_forced_writes.load(Ordering::Relaxed),
+        }
+    }
+}
 
 /// Sets up how the host will work.
 ///
@@ -70,21 +114,31 @@ static OPENING: Mutex<Tuning> = Mutex::new(Tuning::DEFAULT);
 ///
 /// [`UffdError::System`] with `EBUSY` after the first open: the host works already.
 pub fn tune(tuning: Tuning) -> Result<(), UffdError> {
-    let mut opening = OPENING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = OPENING.take();
     if Host::get().is_some() {
         return Err(UffdError::System {
             operation: "tuning the process provider after its first open",
             errno: Errno::EBUSY,
         });
     }
-    *opening = tuning;
+    TUNING.set(tuning);
     Ok(())
 }
 
 impl Host {
-    /// The host, if something was opened.
+    /// The host, if something was opened here, or in the parent of a forked child that has not left it.
     pub(crate) fn get() -> Option<&'static Self> {
-        HOST.get().copied()
+        Self::any().filter(|host| !host.leaving.is_done())
+    }
+
+    /// The host of a parent that this forked child has left.
+    pub(crate) fn of_parent() -> Option<&'static Self> {
+        Self::any().filter(|host| host.leaving.is_done())
+    }
+
+    fn any() -> Option<&'static Self> {
+        // SAFETY: invariant 1.
+        unsafe { HOST.load(Ordering::Acquire).as_ref() }
     }
 
     /// The host; made, and the handler installed, at the first call.
@@ -93,29 +147,46 @@ impl Host {
     ///
     /// What this machine refuses, with the remedy.
     pub(crate) fn open() -> Result<&'static Self, UffdError> {
-        let tuning = OPENING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _turn = OPENING.take();
         if let Some(host) = Self::get() {
-            return if host.machine.is_opener() { Ok(host) } else { Err(UffdError::Forked) };
+            if host.machine.is_opener() {
+                return Ok(host);
+            }
+            host.leave(&SignalsBlocked::new());
         }
-        let host = Self::make(*tuning).map_err(|tried| UffdError::Refused { provider: Provider::Process, tried })?;
+        let host =
+            Self::make(TUNING.get()).map_err(|tried| UffdError::Refused { provider: Provider::Process, tried })?;
         let mut place = Fixed::with_capacity(1).map_err(|_| no_memory("the host's own mapping"))?;
         if place.push(host).is_err() {
             return Err(no_memory("the host's own mapping"));
         }
         let place: &'static Fixed<Self> = Box::leak(Box::new(place));
         let host = place.as_ref().first().ok_or_else(|| no_memory("the host's own mapping"))?;
-        install::<Faults>(Signal::Segv).map_err(|error| UffdError::Refused {
+        if !IS_INSTALLED.load(Ordering::Relaxed) {
+            Self::install_hooks()?;
+            IS_INSTALLED.store(true, Ordering::Relaxed);
+        }
+        HOST.store(ptr::from_ref(host).cast_mut(), Ordering::Release);
+        Ok(host)
+    }
+
+    fn install_hooks() -> Result<(), UffdError> {
+        let refused = |way, errno, remedy| UffdError::Refused {
             provider: Provider::Process,
-            tried: vec![Refusal {
-                way: "SIGSEGV handler",
-                errno: match error {
-                    InstallError::Os { errno } => Errno::from_raw(errno),
-                    InstallError::Full { .. } | _ => Errno::EBUSY,
-                },
-                remedy: "allow rt_sigaction for SIGSEGV",
-            }],
-        })?;
-        Ok(HOST.get_or_init(|| host))
+            tried: vec![Refusal { way, errno, remedy }],
+        };
+        // SAFETY: the hook is async-signal-safe, as what runs in a forked child must be.
+        let answer = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        if answer != 0 {
+            return Err(refused("hook for forked children", Errno::from_raw(answer), "free some memory"));
+        }
+        install::<Faults>(Signal::Segv).map_err(|error| {
+            let errno = match error {
+                InstallError::Os { errno } => Errno::from_raw(errno),
+                InstallError::Full { .. } | _ => Errno::EBUSY,
+            };
+            refused("SIGSEGV handler", errno, "allow rt_sigaction for SIGSEGV")
+        })
     }
 
     fn make(tuning: Tuning) -> Result<Self, Vec<Refusal>> {
@@ -138,6 +209,8 @@ impl Host {
             words: Zeroed::new(CAPACITIES.waiters).map_err(|_| short("reserve the table of sleepers"))?,
             bells: Bell::table(CAPACITIES.contexts).map_err(|_| short("reserve the table of contexts"))?,
             wants_threads: AtomicBool::new(false),
+            ranges: Ranges::new().map_err(|_| short("reserve the table of ranges"))?,
+            leaving: Leaving::default(),
         })
     }
 

@@ -61,6 +61,7 @@ impl Host {
             let _region = layout.remove(tag);
             return Err(AddError::Host(errno));
         }
+        self.ranges.publish(tag, base, pages);
         Ok(tag)
     }
 
@@ -69,6 +70,7 @@ impl Host {
         let blocked = SignalsBlocked::new();
         let mut layout = self.change_layout(&blocked);
         let Some(region) = layout.remove(tag) else { return };
+        self.ranges.retire(tag);
         let range = region.range();
         // A whole region is whole registrations: clearing them takes no room.
         let woken = self.engine(&blocked).removed(range).unwrap_or_default();

@@ -23,6 +23,7 @@ mod door;
 mod etiquette;
 mod fault;
 mod fill;
+mod fork;
 mod handle;
 mod host;
 mod layout;

@@ -33,11 +33,6 @@ pub struct Tuning {
     pub without_forced_writes: bool,
 }
 
-impl Tuning {
-    /// Nothing unusual.
-    pub(crate) const DEFAULT: Self = Self { mapping_budget: None, without_guards: false, without_forced_writes: false };
-}
-
 pub(crate) struct Machine {
     pub(crate) writer: Writer,
     /// A page for bytes that nobody wants.

@@ -285,7 +285,8 @@ impl Region {
             | PageState::Poisoned
             | PageState::Filling
             | PageState::FillingProtected
-            | PageState::FillingPoisoned => true,
+            | PageState::FillingPoisoned
+            | PageState::Installing => true,
             PageState::Present | PageState::WriteProtected | PageState::Changing => false,
         };
         absent && !self.open.get(page)
@@ -353,7 +354,8 @@ impl Region {
                 | PageState::Filling
                 | PageState::FillingProtected
                 | PageState::FillingPoisoned
-                | PageState::Changing => return Reopened::Retry,
+                | PageState::Changing
+                | PageState::Installing => return Reopened::Retry,
             };
             if self.open.get(page) && self.readonly.get(page) == (access == Access::Read) {
                 // `recount` counts this as a change: do not let it look like one.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use userfault_abi::errno::Errno;
 use userfault_engine::{Limits, Page, PageRange, PageState, Pages, StateTable};
 
+use crate::pagemap::Pagemap;
 use crate::sys::{self, Reservation};
 
 pub(crate) const LIMITS: Limits = Limits::X86_64;
@@ -56,6 +57,33 @@ impl States {
     pub(crate) fn settle(&self, range: PageRange, state: PageState) {
         for byte in self.bytes(range).unwrap_or_default() {
             byte.store(state.to_byte(), Ordering::Release);
+        }
+    }
+
+    /// Calls `found` with the pages of `range` that are poisoned or being brought, in ascending order. Takes no
+    /// lock, and looks only where something was ever stored, as far as the kernel tells.
+    pub(crate) fn each_unsettled(&self, range: PageRange, mut found: impl FnMut(Page, PageState)) {
+        let Some(bytes) = self.bytes(range) else { return };
+        let mut look = |from: usize, until: usize| {
+            for (at, byte) in bytes.iter().enumerate().take(until).skip(from) {
+                let state = PageState::from_byte(byte.load(Ordering::Acquire));
+                let is_brought = state.is_claimed() && state != PageState::Changing;
+                if is_brought || state == PageState::Poisoned {
+                    found(Page::new(range.start().number() + at as u64), state);
+                }
+            }
+        };
+        let start = bytes.as_ptr().addr();
+        let pages = |address: usize| Page::new((address / PAGE_SIZE) as u64);
+        let table = PageRange::new(pages(start), pages((start + bytes.len()).next_multiple_of(PAGE_SIZE)));
+        let index =
+            |page: Page| usize::try_from(page.number()).map_or(0, |page| (page * PAGE_SIZE).saturating_sub(start));
+        let told = Pagemap::open().ok().zip(table).map(|(mut pagemap, table)| {
+            pagemap.present(table, |stored| look(index(stored.start()), index(stored.end()).min(bytes.len())))
+        });
+        if !matches!(told, Some(Ok(()))) {
+            // Some may have been looked at twice then; that is no harm.
+            look(0, bytes.len());
         }
     }
 

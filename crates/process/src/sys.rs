@@ -228,6 +228,15 @@ pub(crate) fn unlock(span: Span) -> Result<(), Errno> {
     check(unsafe { libc::munlock(span.start as *const c_void, span.len) })
 }
 
+/// Whether the first word of the span can be read, without reading it and without a descriptor.
+pub(crate) fn is_readable(span: Span) -> bool {
+    const NO_SUCH_WAY: usize = usize::MAX >> 1;
+    let nothing = std::ptr::null_mut::<c_void>();
+    // SAFETY: the kernel reads the set first, EFAULT if it cannot, and then does not know what to do with it.
+    let _error = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, NO_SUCH_WAY, span.start, nothing, 8_usize) };
+    last_errno() == Errno::EINVAL
+}
+
 /// The thread's identity without a system call: its thread pointer, which glibc and musl keep in its
 /// first word.
 pub(crate) fn thread_pointer() -> usize {

@@ -22,8 +22,8 @@ use std::ffi::{c_int, c_void};
 use std::fmt::{Display, Formatter, Result as Written};
 use std::mem;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libc::siginfo_t;
 
@@ -31,6 +31,7 @@ use crate::context::FaultContext;
 use crate::error::{InstallError, Replaced};
 use crate::mask::SignalSet;
 use crate::sys::{self, Action};
+use crate::turn::Turn;
 
 /// A signal that a fault raises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,7 +111,7 @@ struct Previous {
 static SEGV: Slot = Slot::new();
 static BUS: Slot = Slot::new();
 /// Whoever installs. Never taken in a handler.
-static INSTALLING: Mutex<()> = Mutex::new(());
+static INSTALLING: Turn = Turn::new();
 
 impl Slot {
     const fn new() -> Self {
@@ -159,7 +160,7 @@ impl Previous {
 ///
 /// Takes a lock: not for handlers.
 pub fn install<H: FaultHandler>(signal: Signal) -> Result<(), InstallError> {
-    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _installing = INSTALLING.take();
     let slot = signal.slot();
     if slot.handlers.iter().all(|place| place.get().is_some()) {
         return Err(InstallError::Full { places: PLACES });

@@ -30,6 +30,7 @@ mod park;
 mod raise;
 mod stack;
 mod sys;
+mod turn;
 
 pub use context::FaultContext;
 pub use error::{InstallError, Replaced, StackError};
@@ -37,3 +38,4 @@ pub use handler::{Disposition, FaultHandler, Signal, handler_address, install, s
 pub use mask::{SignalSet, SignalsBlocked, block_all_in_this_thread, is_blocked, unblock_faults};
 pub use park::{FutexWait, futex_wait, futex_wake};
 pub use stack::{AlternateStack, LARGE_STACK_BYTES};
+pub use turn::{Taken, Turn};

@@ -88,7 +88,8 @@ impl Simulator {
                 | PageState::Filling
                 | PageState::FillingProtected
                 | PageState::FillingPoisoned
-                | PageState::Changing => false,
+                | PageState::Changing
+                | PageState::Installing => false,
             };
             if !readable || !held {
                 return None;

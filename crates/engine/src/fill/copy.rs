@@ -12,8 +12,10 @@ pub(super) const fn action(state: PageState, protect: bool) -> Action {
             Action::Claim { through: state.filling(), to }
         }
         PageState::Present | PageState::WriteProtected => Action::ExistsUnlessUnreadable,
-        PageState::Filling | PageState::FillingProtected | PageState::FillingPoisoned | PageState::Changing => {
-            Action::Busy
-        }
+        PageState::Filling
+        | PageState::FillingProtected
+        | PageState::FillingPoisoned
+        | PageState::Changing
+        | PageState::Installing => Action::Busy,
     }
 }

@@ -18,9 +18,11 @@ pub(super) const fn action(state: PageState) -> Action {
         }
         PageState::MissingProtected | PageState::Poisoned => Action::Mark(PageState::Missing),
         PageState::Missing => Action::Skip,
-        PageState::Filling | PageState::FillingProtected | PageState::FillingPoisoned | PageState::Changing => {
-            Action::Busy
-        }
+        PageState::Filling
+        | PageState::FillingProtected
+        | PageState::FillingPoisoned
+        | PageState::Changing
+        | PageState::Installing => Action::Busy,
     }
 }
 

@@ -13,12 +13,14 @@ use crate::space::AddressSpace;
 
 pub(super) const fn action(state: PageState) -> Action {
     match state {
-        PageState::Missing => Action::Claim { through: PageState::Changing, to: PageState::Present },
-        PageState::MissingProtected => Action::Claim { through: PageState::Changing, to: PageState::WriteProtected },
+        PageState::Missing => Action::Claim { through: PageState::Installing, to: PageState::Present },
+        PageState::MissingProtected => Action::Claim { through: PageState::Installing, to: PageState::WriteProtected },
         PageState::Poisoned | PageState::Present | PageState::WriteProtected => Action::Exists,
-        PageState::Filling | PageState::FillingProtected | PageState::FillingPoisoned | PageState::Changing => {
-            Action::Busy
-        }
+        PageState::Filling
+        | PageState::FillingProtected
+        | PageState::FillingPoisoned
+        | PageState::Changing
+        | PageState::Installing => Action::Busy,
     }
 }
 

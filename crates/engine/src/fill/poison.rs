@@ -13,8 +13,10 @@ pub(super) const fn action(state: PageState) -> Action {
         PageState::MissingProtected | PageState::Poisoned | PageState::Present | PageState::WriteProtected => {
             Action::Exists
         }
-        PageState::Filling | PageState::FillingProtected | PageState::FillingPoisoned | PageState::Changing => {
-            Action::Busy
-        }
+        PageState::Filling
+        | PageState::FillingProtected
+        | PageState::FillingPoisoned
+        | PageState::Changing
+        | PageState::Installing => Action::Busy,
     }
 }

@@ -22,9 +22,11 @@ pub(super) const fn protect(state: PageState, unpopulated: bool) -> Action {
         PageState::Missing | PageState::MissingProtected | PageState::WriteProtected | PageState::Poisoned => {
             Action::Skip
         }
-        PageState::Filling | PageState::FillingProtected | PageState::FillingPoisoned | PageState::Changing => {
-            Action::Busy
-        }
+        PageState::Filling
+        | PageState::FillingProtected
+        | PageState::FillingPoisoned
+        | PageState::Changing
+        | PageState::Installing => Action::Busy,
     }
 }
 
@@ -33,9 +35,11 @@ pub(super) const fn unprotect(state: PageState) -> Action {
         PageState::WriteProtected => Action::Claim { through: PageState::Changing, to: PageState::Present },
         PageState::MissingProtected => Action::Mark(PageState::Missing),
         PageState::Missing | PageState::Present | PageState::Poisoned => Action::Skip,
-        PageState::Filling | PageState::FillingProtected | PageState::FillingPoisoned | PageState::Changing => {
-            Action::Busy
-        }
+        PageState::Filling
+        | PageState::FillingProtected
+        | PageState::FillingPoisoned
+        | PageState::Changing
+        | PageState::Installing => Action::Busy,
     }
 }
 

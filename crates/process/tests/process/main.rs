@@ -10,6 +10,7 @@
 mod access;
 mod alone;
 mod budget;
+mod children;
 mod close;
 mod conversion;
 mod door;

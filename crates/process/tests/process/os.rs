@@ -230,6 +230,67 @@ pub(crate) fn forked(body: impl FnOnce() -> i32) -> i32 {
     if child == 0 {
         exit_now(body());
     }
+    waited(child)
+}
+
+/// As [`forked`], by the bare system call: the C library's hooks do not run.
+pub(crate) fn cloned(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: invariant 3; without CLONE_VM a child with a copy of everything, as of fork.
+    let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    if child == 0 {
+        exit_now(body());
+    }
+    waited(i32::try_from(child).unwrap())
+}
+
+/// Runs `body` in a child that shares this memory, while this thread waits, as `vfork` does; its exit status.
+pub(crate) fn vforked(mut body: impl FnMut() -> i32) -> i32 {
+    extern "C" fn run<F: FnMut() -> i32>(body: *mut c_void) -> i32 {
+        // SAFETY: the closure below, which lives until the child has ended; this thread waits (CLONE_VFORK).
+        let body = unsafe { &mut *body.cast::<F>() };
+        body()
+    }
+    fn entry<F: FnMut() -> i32>(_: &F) -> extern "C" fn(*mut c_void) -> i32 {
+        run::<F>
+    }
+    let mut stack = vec![0_u128; 1 << 14];
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let top = stack.as_mut_ptr_range().end.cast();
+    let argument = (&raw mut body).cast();
+    // SAFETY: a stack of its own that lives until the child has ended (CLONE_VFORK), and invariant 3.
+    let child = check(unsafe { libc::clone(entry(&body), top, flags, argument) }).unwrap();
+    waited(child)
+}
+
+/// A command that is started by fork and exec, with whatever runs in a forked child.
+pub(crate) fn command_by_fork(program: &str) -> std::process::Command {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new(program);
+    // SAFETY: does nothing. It keeps the library from spawning without a copy of the address space.
+    unsafe { command.pre_exec(|| Ok(())) };
+    command
+}
+
+/// Maps fresh memory at `address`, where nothing is mapped; where it lies.
+pub(crate) fn map_at(address: usize, len: usize, protection: i32) -> usize {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    let place = ptr::without_provenance_mut(address);
+    // SAFETY: no memory in use is replaced.
+    unsafe { libc::mmap(place, len, protection, flags, -1, 0) }.expose_provenance()
+}
+
+/// What `/proc/self/maps` says of the mapping with `address`, such as `rw-p`.
+pub(crate) fn protection_of(address: usize) -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        (number(start)?..number(end)?).contains(&address).then(|| rest.split(' ').next().unwrap_or("").to_owned())
+    })
+}
+
+fn waited(child: i32) -> i32 {
     let mut status = 0;
     // SAFETY: invariant 1.
     check(unsafe { libc::waitpid(child, &raw mut status, 0) }).unwrap();

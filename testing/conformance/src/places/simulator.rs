@@ -179,9 +179,11 @@ impl Place for Simulated {
             PageState::Present => Seen::Present(contents()),
             PageState::WriteProtected => Seen::Protected(contents()),
             PageState::Poisoned => Seen::Poisoned,
-            PageState::Filling | PageState::FillingProtected | PageState::FillingPoisoned | PageState::Changing => {
-                Seen::Absent
-            }
+            PageState::Filling
+            | PageState::FillingProtected
+            | PageState::FillingPoisoned
+            | PageState::Changing
+            | PageState::Installing => Seen::Absent,
         }
     }
 

@@ -65,6 +65,7 @@ pub use registration::register::RegisterError;
 pub use registration::unregister::UnregisterError;
 pub use registration::{Mapping, MappingKind, Registration};
 pub use space::{AddressSpace, Capacities};
+pub use wait::list::{Sleeper, Sleepers, Told};
 pub use wait::slots::WaiterId;
 pub use wait::wake::{Rest, Woken};
 pub use wait::{Left, Why};

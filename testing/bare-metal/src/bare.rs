@@ -157,6 +157,8 @@ fn drive(space: &AddressSpace<Bare>, number: u64, bytes: [u8; 40]) {
     if let Some(rest) = woken.rest {
         let _ = black_box(space.wake_rest(rest));
     }
+    let sleepers = black_box(space.sleepers(black_box(0)));
+    black_box(sleepers.iter().count());
     let _ = black_box(space.wake_all(context));
     let _ = black_box(space.poll(context, black_box(true)));
     let _ = black_box(space.fdinfo(context));

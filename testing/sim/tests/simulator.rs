@@ -8,6 +8,8 @@ mod common;
 mod cost;
 #[path = "weaknesses/life.rs"]
 mod life;
+#[path = "weaknesses/listing.rs"]
+mod listing;
 #[path = "weaknesses/reading.rs"]
 mod reading;
 #[path = "weaknesses/registering.rs"]

@@ -41,6 +41,7 @@
 //!
 //! Kernel counterpart: `fault_pending_wqh` and `fault_wqh`.
 
+pub(crate) mod list;
 pub(crate) mod queue;
 pub(crate) mod slots;
 pub(crate) mod wake;

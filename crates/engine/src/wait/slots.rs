@@ -92,6 +92,11 @@ impl<T: Copy + Default, S: Storage<Slot<T>>> Slots<T, S> {
         self.used
     }
 
+    /// Every slot that was ever used has an index below this.
+    pub(crate) fn ever_used(&self) -> u32 {
+        u32::try_from(self.storage.as_slice().len()).unwrap_or(NIL)
+    }
+
     pub(crate) fn add(&mut self, value: T) -> Result<SlotId, Full> {
         let index = if self.free == NIL {
             let index = u32::try_from(self.storage.as_slice().len()).map_err(|_| Full)?;

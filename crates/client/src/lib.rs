@@ -23,12 +23,14 @@ mod error;
 mod event;
 mod options;
 mod progress;
+mod sleeper;
 mod uffd;
 
 pub use error::{Refusal, UffdError};
 pub use event::{Event, Fault, FaultKind};
 pub use options::{Capabilities, KernelFaults, Options, Provider};
 pub use progress::{Incomplete, Progress, Stopped};
+pub use sleeper::{Place, Sleeper, Told};
 pub use uffd::{Region, Shared, Uffd, Wait, WriteProtect};
 pub use userfault_abi as abi;
 pub use userfault_abi::errno::Errno;

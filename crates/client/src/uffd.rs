@@ -12,7 +12,7 @@ use core::ops::Range;
 use core::time::Duration;
 use std::os::fd::BorrowedFd;
 
-use crate::{Capabilities, Event, Progress, Provider, RegisterModes, Stopped, UffdError};
+use crate::{Capabilities, Event, Progress, Provider, RegisterModes, Sleeper, Stopped, UffdError};
 
 /// How long a read waits for the first event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,15 @@ pub trait Uffd: Send + Sync {
 
     /// Wakes every thread that sleeps in a fault of this descriptor; each tries its access again.
     fn wake_all(&self);
+
+    /// The threads that sleep in faults of this descriptor now, as far as the provider can know.
+    ///
+    /// Not a moment: who falls asleep or leaves meanwhile may be missing or there.
+    ///
+    /// # Errors
+    ///
+    /// [`UffdError::Forked`]; the host's error, if it cannot be asked.
+    fn sleepers(&self) -> Result<Vec<Sleeper>, UffdError>;
 
     /// Says that the calling thread answers this descriptor's faults, until
     /// [`leave_monitor`](Self::leave_monitor). A provider that can tell makes a fault of its own on its

@@ -15,15 +15,17 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
-use userfault_client::{Errno, Features, UffdError};
+use userfault_client::{Errno, Fault, Features, UffdError};
 use userfault_memory::{Advice, Mapping, Protection, Shared, page_size};
 
-use crate::sys;
+use crate::{sleepers, sys};
 
 /// An enabled descriptor.
 #[derive(Debug)]
 pub(crate) struct Context {
     descriptor: OwnedFd,
+    /// What tells its faults from those of others that were read.
+    name: u64,
     shutdown: OwnedFd,
     is_shut_down: AtomicBool,
     features: Features,
@@ -42,6 +44,7 @@ impl Context {
         let shutdown = eventfd(0, flags).map_err(|error| system("eventfd", sys::errno(error)))?;
         Ok(Self {
             descriptor,
+            name: sleepers::next_name(),
             shutdown,
             is_shut_down: AtomicBool::new(false),
             features,
@@ -53,6 +56,24 @@ impl Context {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
+    }
+
+    pub(crate) const fn name(&self) -> u64 {
+        self.name
+    }
+
+    /// A message of a thread of this process was read.
+    pub(crate) fn note_read(&self, fault: &Fault) {
+        if self.mark.is_some() {
+            sleepers::read(self.name, fault);
+        }
+    }
+
+    /// Whoever slept in the `len` bytes at `start` was woken.
+    pub(crate) fn note_answered(&self, start: u64, len: u64) {
+        if self.features.contains(Features::THREAD_ID) {
+            sleepers::answered(self.name, start, len);
+        }
     }
 
     pub(crate) fn shutdown_fd(&self) -> BorrowedFd<'_> {
@@ -95,6 +116,7 @@ impl Context {
         if self.check_process().is_err() {
             return;
         }
+        self.note_answered(0, u64::MAX);
         if let Some(len) = self.address_space.get() {
             // Needs no mapping, and the range is valid: it was accepted before (`m/wake/order`).
             let _ = sys::wake(self.fd(), 0, *len);
@@ -124,6 +146,12 @@ impl Context {
         let open = rustix::fs::open("/proc/self/pagemap", flags, Mode::empty())
             .map_err(|error| system("open of /proc/self/pagemap", sys::errno(error)))?;
         Ok(self.pagemap.get_or_init(|| open).as_fd())
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.note_answered(0, u64::MAX);
     }
 }
 

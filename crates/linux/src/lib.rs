@@ -29,6 +29,7 @@ mod ops;
 mod pages;
 mod read;
 mod region;
+mod sleepers;
 mod sys;
 mod uffd;
 
@@ -38,6 +39,7 @@ pub use foreign::{Foreign, Forked};
 pub use given::{Handshake, Received};
 pub use open::{Probe, Way, probe};
 pub use region::{Region, Shared, Window};
+pub use sleepers::print_sleepers;
 pub use uffd::Uffd;
 
 pub mod raw {

@@ -42,29 +42,57 @@ fn between_pages(errno: Errno) -> Stopped {
 }
 
 impl Context {
+    /// Whoever slept on a page that was done was woken by that.
+    fn woken(&self, span: Span<'_>, wakes: bool, progress: Progress) -> Progress {
+        if wakes {
+            self.note_answered(span.start(), (progress.pages_done as u64).saturating_mul(page_size() as u64));
+        }
+        progress
+    }
+
     /// `bytes` is as long as `span`.
     pub(crate) fn copy(&self, span: Span<'_>, bytes: &[u8], modes: CopyModes) -> Progress {
-        run(span, Stopped::from_errno, |rest, done| {
-            let source = bytes.get(offset(done)..).unwrap_or(&[]);
-            sys::copy(self.fd(), rest, source, modes)
-        })
+        self.woken(
+            span,
+            !modes.contains(CopyModes::DONTWAKE),
+            run(span, Stopped::from_errno, |rest, done| {
+                let source = bytes.get(offset(done)..).unwrap_or(&[]);
+                sys::copy(self.fd(), rest, source, modes)
+            }),
+        )
     }
 
     pub(crate) fn zeropage(&self, span: Span<'_>, modes: ZeropageModes) -> Progress {
-        run(span, without_source, |rest, _| sys::zeropage(self.fd(), rest, modes))
+        self.woken(
+            span,
+            !modes.contains(ZeropageModes::DONTWAKE),
+            run(span, without_source, |rest, _| sys::zeropage(self.fd(), rest, modes)),
+        )
     }
 
     pub(crate) fn continue_pages(&self, span: Span<'_>, modes: ContinueModes) -> Progress {
-        run(span, without_source, |rest, _| sys::continue_pages(self.fd(), rest, modes))
+        self.woken(
+            span,
+            !modes.contains(ContinueModes::DONTWAKE),
+            run(span, without_source, |rest, _| sys::continue_pages(self.fd(), rest, modes)),
+        )
     }
 
     pub(crate) fn poison(&self, span: Span<'_>, modes: PoisonModes) -> Progress {
-        run(span, without_source, |rest, _| sys::poison(self.fd(), rest, modes))
+        self.woken(
+            span,
+            !modes.contains(PoisonModes::DONTWAKE),
+            run(span, without_source, |rest, _| sys::poison(self.fd(), rest, modes)),
+        )
     }
 
     /// `source` is as long as `span`.
     pub(crate) fn move_pages(&self, span: Span<'_>, source: &Source<'_>, modes: MoveModes) -> Progress {
-        run(span, between_pages, |_, done| sys::move_pages(self.fd(), span, source, done, modes))
+        self.woken(
+            span,
+            !modes.contains(MoveModes::DONTWAKE),
+            run(span, between_pages, |_, done| sys::move_pages(self.fd(), span, source, done, modes)),
+        )
     }
 
     pub(crate) fn writeprotect(&self, span: Span<'_>, how: WriteProtect) -> Result<(), UffdError> {
@@ -73,10 +101,15 @@ impl Context {
             WriteProtect::Lift => WriteprotectModes::NONE,
             WriteProtect::LiftWithoutWake => WriteprotectModes::DONTWAKE,
         };
-        sys::writeprotect(self.fd(), span, modes).map_err(|errno| system("UFFDIO_WRITEPROTECT", errno))
+        sys::writeprotect(self.fd(), span, modes).map_err(|errno| system("UFFDIO_WRITEPROTECT", errno))?;
+        if how == WriteProtect::Lift {
+            self.note_answered(span.start(), span.len());
+        }
+        Ok(())
     }
 
     pub(crate) fn wake(&self, span: Span<'_>) -> Result<(), UffdError> {
+        self.note_answered(span.start(), span.len());
         sys::wake(self.fd(), span.start(), span.len()).map_err(|errno| system("UFFDIO_WAKE", errno))
     }
 
@@ -85,6 +118,7 @@ impl Context {
     }
 
     pub(crate) fn unregister(&self, span: Span<'_>) -> Result<(), UffdError> {
+        self.note_answered(span.start(), span.len());
         sys::unregister(self.fd(), span).map_err(|errno| system("UFFDIO_UNREGISTER", errno))
     }
 }

@@ -81,7 +81,9 @@ impl Context {
     fn event(&self, message: Message, child: Option<OwnedFd>) -> Event<Forked> {
         match (message.event(), child) {
             (MessageEvent::Pagefault { flags, address, thread }, _) => {
-                Event::Fault(Fault::from_message(flags, address, thread))
+                let fault = Fault::from_message(flags, address, thread);
+                self.note_read(&fault);
+                Event::Fault(fault)
             }
             (MessageEvent::Fork { .. }, Some(child)) => Event::Fork(Forked::new(child, self.features())),
             (MessageEvent::Remap { from, to, len }, _) => Event::Remap { from, to, len },

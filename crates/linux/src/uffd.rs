@@ -5,7 +5,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use userfault_client::{Capabilities, Errno, Event, Options, Provider, Refusal, RegisterModes, UffdError, Wait};
+use userfault_client::{
+    Capabilities, Errno, Event, Options, Provider, Refusal, RegisterModes, Sleeper, UffdError, Wait,
+};
 
 use crate::context::{Context, Mark, system};
 use crate::fdinfo::FdInfo;
@@ -185,6 +187,12 @@ impl userfault_client::Uffd for Uffd {
 
     fn wake_all(&self) {
         self.context.wake_all();
+    }
+
+    /// What is known: the threads whose fault was read and not answered, with `THREAD_ID`, in full; of the others
+    /// how many there are, and which threads if no other descriptor's can be meant.
+    fn sleepers(&self) -> Result<Vec<Sleeper>, UffdError> {
+        self.context.sleepers()
     }
 }
 

@@ -170,6 +170,7 @@ impl Host {
             // Its sleeper may come back to the futex: it must find the word changed, and leave.
             self.unpark_one(left_behind);
         }
+        self.notes.note(waiter);
         if let Some(ring) = ring {
             self.ring(ring);
         }

@@ -32,6 +32,7 @@ use crate::fork::{Leaving, Ranges, in_child};
 use crate::lock::{FutexLock, LayoutLock, LayoutWrite};
 use crate::machine::{Machine, Room, Tuning};
 use crate::regions::Regions;
+use crate::sleepers::Notes;
 use crate::states::{LIMITS, States};
 use crate::threads::Threads;
 use crate::writer::Writer;
@@ -61,6 +62,8 @@ pub(crate) struct Host {
     pub(crate) threads: Threads,
     /// One word per waiter slot; an unpark changes it.
     pub(crate) words: Zeroed<AtomicU32>,
+    /// When which thread fell asleep in a waiter slot, for reports.
+    pub(crate) notes: Notes,
     /// One per context slot.
     pub(crate) bells: Fixed<Bell>,
     /// Some context wants to know thread ids.
@@ -207,6 +210,7 @@ impl Host {
             machine,
             threads: Threads::new().map_err(|_| short("reserve the table of threads"))?,
             words: Zeroed::new(CAPACITIES.waiters).map_err(|_| short("reserve the table of sleepers"))?,
+            notes: Notes::new(CAPACITIES.waiters).map_err(|_| short("reserve the table of sleepers"))?,
             bells: Bell::table(CAPACITIES.contexts).map_err(|_| short("reserve the table of contexts"))?,
             wants_threads: AtomicBool::new(false),
             ranges: Ranges::new().map_err(|_| short("reserve the table of ranges"))?,

@@ -33,6 +33,7 @@ mod pagemap;
 mod probe;
 mod region;
 mod regions;
+mod sleepers;
 mod states;
 mod sys;
 mod threads;
@@ -43,6 +44,7 @@ pub use etiquette::{accept_handler, check_signals};
 pub use handle::{Region, Shared, Window};
 pub use host::tune;
 pub use machine::Tuning;
+pub use sleepers::print_sleepers;
 pub use uffd::{Statistics, Uffd, statistics};
 pub use userfault_engine::Protocol;
 

@@ -10,7 +10,9 @@ use userfault_abi::errno::Errno;
 use userfault_abi::original::Word;
 use userfault_abi::request::UFFD_API;
 use userfault_abi::{Features, IoctlMask, Message, MessageEvent, OpenFlags, PagefaultFlags, RegisterModes};
-use userfault_client::{Capabilities, Event, Fault, KernelFaults, Options, Provider, Refusal, UffdError, Wait};
+use userfault_client::{
+    Capabilities, Event, Fault, KernelFaults, Options, Provider, Refusal, Sleeper, UffdError, Wait,
+};
 use userfault_engine::{AddressSpace, ContextId, Privilege, Protocol, ReadError, Rules, errno};
 use userfault_memory::{Advice, Mapping, Protection};
 use userfault_signal::{FutexWait, SignalsBlocked, futex_wait};
@@ -352,6 +354,17 @@ impl userfault_client::Uffd for Uffd {
             let woken = self.context.host.engine(&blocked).wake_all(self.context.id);
             self.context.host.unpark(&blocked, woken);
         }
+    }
+
+    fn sleepers(&self) -> Result<Vec<Sleeper>, UffdError> {
+        self.context.check_process()?;
+        let mut found = Vec::new();
+        self.context.host.for_each_sleeper(|context, sleeper| {
+            if context == Some(self.context.id) {
+                found.push(*sleeper);
+            }
+        });
+        Ok(found)
     }
 
     fn enter_monitor(&self) {

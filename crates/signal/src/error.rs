@@ -83,6 +83,52 @@ impl Display for Replaced {
 
 impl Error for Replaced {}
 
+/// Why nothing waits for a signal. Nothing was installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// There is one already: drop it first.
+    Taken,
+    /// The program handles this signal itself.
+    Handled {
+        /// Its number.
+        signal: i32,
+        /// The file the handler was loaded from and its symbol, where the loader knows.
+        by: Option<String>,
+    },
+    /// Signals of faults are not for requests.
+    OfFaults {
+        /// Its number.
+        signal: i32,
+    },
+    /// The kernel refused.
+    Os {
+        /// The system call.
+        call: &'static str,
+        /// Its error number.
+        errno: i32,
+    },
+}
+
+impl Display for RequestError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Written {
+        match self {
+            Self::Taken => f.write_str("reports are made on a signal already; drop that request first"),
+            Self::Handled { signal, by } => {
+                write!(f, "the program handles signal {signal} itself")?;
+                if let Some(by) = by {
+                    write!(f, " ({by})")?;
+                }
+                f.write_str("; choose one that it does not use")
+            }
+            Self::OfFaults { signal } => write!(f, "signal {signal} is for faults; choose another"),
+            Self::Os { call, errno } => write!(f, "{call} failed: {}", io::Error::from_raw_os_error(*errno)),
+        }
+    }
+}
+
+impl Error for RequestError {}
+
 /// Why a thread got no alternate stack. The old one stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

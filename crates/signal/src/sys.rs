@@ -4,7 +4,7 @@
 //!
 //! 1. Pointers handed to the kernel come from live Rust references, or are null where it allows null.
 //! 2. The kernel's signal set is 8 bytes; `libc::sigset_t` is larger and begins with them.
-//! 3. A handler other than SIG_DFL is set only by `set_handler`, whose caller answers for it.
+//! 3. A handler is set only by `set_handler` and `set_handler_of`, whose callers answer for it.
 //!
 //! Raw calls rather than the library's: its `sigfillset` and `pthread_sigmask` leave out the two signals
 //! it uses itself (32 cancels a thread, 33 changes its ids), and a cancelled thread must not hold our locks.
@@ -34,19 +34,37 @@ pub(crate) struct Action {
 pub(crate) type Entry = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
 pub(crate) fn action(signal: Signal) -> Result<Action, i32> {
-    exchange(signal, None)
+    exchange(signal.number(), None)
+}
+
+/// As [`action`], for any signal.
+pub(crate) fn action_of(number: c_int) -> Result<Action, i32> {
+    exchange(number, None)
+}
+
+/// Sets an action that is no handler.
+pub(crate) fn give_back(number: c_int, action: Action) -> Result<Action, i32> {
+    let is_handler = action.handler != libc::SIG_DFL && action.handler != libc::SIG_IGN;
+    if is_handler { Err(libc::EINVAL) } else { exchange(number, Some(action)) }
+}
+
+/// Sets `entry` as the handler of any signal, with SA_SIGINFO.
+///
+/// # Safety
+///
+/// As [`set_handler`].
+pub(crate) unsafe fn set_handler_of(number: c_int, entry: Entry, flags: c_int) -> Result<Action, i32> {
+    let flags = flags | libc::SA_SIGINFO | libc::SA_ONSTACK;
+    exchange(number, Some(Action { handler: entry as usize, mask: SignalSet::EMPTY, flags }))
 }
 
 /// Whether nobody handles or ignores the signal with this number.
 pub(crate) fn is_default(number: c_int) -> bool {
-    let mut raw = zeroed_action();
-    // SAFETY: asks only; the answer goes to a live structure.
-    let answer = unsafe { libc::sigaction(number, ptr::null(), &raw mut raw) };
-    answer == 0 && raw.sa_sigaction == libc::SIG_DFL
+    action_of(number).is_ok_and(|action| action.handler == libc::SIG_DFL)
 }
 
 pub(crate) fn set_default(signal: Signal) -> Result<Action, i32> {
-    exchange(signal, Some(Action { handler: libc::SIG_DFL, mask: SignalSet::EMPTY, flags: 0 }))
+    exchange(signal.number(), Some(Action { handler: libc::SIG_DFL, mask: SignalSet::EMPTY, flags: 0 }))
 }
 
 /// Sets `entry` as the handler, with SA_SIGINFO, and returns what was there.
@@ -55,11 +73,11 @@ pub(crate) fn set_default(signal: Signal) -> Result<Action, i32> {
 ///
 /// `entry` may run at any instruction of any thread: all it does is async-signal-safe.
 pub(crate) unsafe fn set_handler(signal: Signal, entry: Entry, mask: SignalSet, flags: c_int) -> Result<Action, i32> {
-    exchange(signal, Some(Action { handler: entry as usize, mask, flags: flags | libc::SA_SIGINFO }))
+    exchange(signal.number(), Some(Action { handler: entry as usize, mask, flags: flags | libc::SA_SIGINFO }))
 }
 
-/// Private: callers set only SIG_DFL, or what [`set_handler`] was promised (invariant 3).
-fn exchange(signal: Signal, new: Option<Action>) -> Result<Action, i32> {
+/// Private: callers set only SIG_DFL or SIG_IGN, or what the setters of handlers were promised (invariant 3).
+fn exchange(number: c_int, new: Option<Action>) -> Result<Action, i32> {
     let new = new.map(|action| {
         let mut raw = zeroed_action();
         raw.sa_sigaction = action.handler;
@@ -70,7 +88,7 @@ fn exchange(signal: Signal, new: Option<Action>) -> Result<Action, i32> {
     let mut old = zeroed_action();
     let new = new.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: both pointers are live or null (invariant 1), and a handler keeps its promise (3).
-    let answer = unsafe { libc::sigaction(signal.number(), new, &raw mut old) };
+    let answer = unsafe { libc::sigaction(number, new, &raw mut old) };
     if answer != 0 {
         return Err(errno());
     }
@@ -183,6 +201,12 @@ pub(crate) unsafe fn set_alternate_stack(stack: &libc::stack_t) -> Result<(), i3
     // SAFETY: `stack` is live (invariant 1); the caller answers for its memory.
     let answer = unsafe { libc::sigaltstack(stack, ptr::null_mut()) };
     if answer == 0 { Ok(()) } else { Err(errno()) }
+}
+
+/// Writes to standard error, past every buffer.
+pub(crate) fn write_error(bytes: &[u8]) {
+    // SAFETY: a live slice of that length (invariant 1). Nobody can be told that nobody reads.
+    let _written = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
 }
 
 pub(crate) fn errno() -> c_int {

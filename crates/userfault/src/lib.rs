@@ -26,6 +26,7 @@ mod either;
 mod file;
 mod monitor;
 mod open;
+mod report;
 mod source;
 mod uffd;
 
@@ -33,18 +34,20 @@ pub use either::{Either, Region, Shared, Window};
 pub use file::FileSource;
 pub use monitor::{Monitor, MonitorBuilder, MonitorError, MonitorStats};
 pub use open::{Builder, Choice, OpenError, Refused, open};
+pub use report::{SleeperReport, report_sleepers_on};
 pub use source::{Source, SourceError};
 pub use uffd::{Forked, Uffd};
 
 pub use userfault_client as client;
 pub use userfault_client::{
     Capabilities, Errno, Event, Fault, FaultKind, Features, Incomplete, IoctlMask, KernelFaults, Options,
-    PagefaultFlags, Progress, Provider, Refusal, RegisterModes, Stopped, UffdError, Wait, WriteProtect,
+    PagefaultFlags, Progress, Provider, Refusal, RegisterModes, Sleeper, Stopped, Told, UffdError, Wait, WriteProtect,
 };
 pub use userfault_linux as linux;
 pub use userfault_memory::{populate, populate_mut};
 pub use userfault_process as process;
 pub use userfault_process::Protocol;
+pub use userfault_signal::RequestError;
 
 pub mod prelude {
     //! The operations of descriptors, regions and what they lend, for `use userfault::prelude::*`.

@@ -7,7 +7,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use userfault_client::{self as client, Capabilities, Event, Progress, Provider, RegisterModes, UffdError, Wait};
+use userfault_client::{
+    self as client, Capabilities, Event, Progress, Provider, RegisterModes, Sleeper, UffdError, Wait,
+};
 use userfault_linux as linux;
 use userfault_process::{self as process, Protocol};
 
@@ -138,6 +140,10 @@ impl client::Uffd for Uffd {
 
     fn wake_all(&self) {
         either!(&self.open.descriptor, uffd => uffd.wake_all());
+    }
+
+    fn sleepers(&self) -> Result<Vec<Sleeper>, UffdError> {
+        either!(&self.open.descriptor, uffd => uffd.sleepers())
     }
 
     fn enter_monitor(&self) {

@@ -16,5 +16,6 @@ mod opening;
 mod outside;
 mod readers;
 mod shared;
+mod sleepers;
 mod support;
 mod writeprotect;

@@ -33,6 +33,8 @@ fn in_a_forked_child_every_operation_is_refused_and_the_parents_bytes_stay() {
                 uffd.map(1, userfault_abi::RegisterModes::MISSING).err() == forked,
                 uffd.read(Wait::Never, &mut Vec::new()).err() == forked,
                 uffd.descriptor().err() == forked,
+                uffd.sleepers().err() == forked,
+                userfault_process::print_sleepers() == 0,
                 statistics().is_none(),
                 (0..4).all(|page| load(region.base() + page * PAGE) == word(page, 1)),
             ];

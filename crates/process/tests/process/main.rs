@@ -32,5 +32,6 @@ mod previous;
 mod probes;
 mod ready;
 mod seccomp;
+mod sleepers;
 mod storm;
 mod support;

@@ -7,7 +7,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::thread;
 
 use userfault_abi::Features;
@@ -17,6 +17,7 @@ use userfault_process::raw::Memory;
 use crate::access::load;
 use crate::alone::alone;
 use crate::door::{Door, pages};
+use crate::os;
 use crate::support::{PAGE, asleep, contents, map, open, page_of, until, word};
 
 /// The system's allocator behind one lock; a thread that says so touches a page while it holds that.
@@ -162,6 +163,53 @@ fn operations_that_change_pages_allocate_nothing_while_a_fault_inside_the_alloca
             allocating.join().unwrap();
             IS_LOCKING.store(false, Ordering::Relaxed);
         });
+        assert_eq!(asleep(), 0);
+    });
+}
+
+static SLEEPER: AtomicI32 = AtomicI32::new(0);
+
+fn print() {
+    userfault_process::print_sleepers();
+}
+
+// spec: H22
+#[test]
+fn who_sleeps_is_printed_on_request_while_that_is_inside_the_allocator() {
+    alone(|| {
+        let uffd = open();
+        let region = map(&uffd, 4);
+        let (base, bytes) = (region.base(), contents(1, 1));
+        let report = userfault_signal::on_signal(libc::SIGUSR1, print).unwrap();
+        let mut events = Vec::with_capacity(4);
+        let mut text = [0; 600];
+        let len = thread::scope(|scope| {
+            let hungry = thread::Builder::new().name("hungry".into());
+            let allocating = hungry.spawn_scoped(scope, move || {
+                SLEEPER.store(os::thread_id(), Ordering::Relaxed);
+                NEXT.set((base + PAGE, base + 2 * PAGE));
+                until("the lock is in use", || IS_LOCKING.load(Ordering::Relaxed));
+                drop(black_box(vec![1_u8; 100]));
+            });
+            let mut captured = os::Captured::begin();
+            IS_LOCKING.store(true, Ordering::Relaxed);
+            until("the allocator waits", || asleep() == 1);
+            uffd.read(Wait::Forever, &mut events).unwrap();
+            os::kill_self(libc::SIGUSR1);
+            let len = captured.read(&mut text);
+            let _done = region.copy(1, &bytes).unwrap();
+            allocating.unwrap().join().unwrap();
+            IS_LOCKING.store(false, Ordering::Relaxed);
+            len
+        });
+        drop(report);
+        let text = String::from_utf8_lossy(&text[..len]);
+        let expected = format!("userfault: thread {} (hungry) sleeps since ", SLEEPER.load(Ordering::Relaxed));
+        let place = format!(
+            " at {0:#x}, page 1 of the region at {base:#x}, missing: message read, not answered\n",
+            base + PAGE
+        );
+        assert!(text.starts_with(&expected) && text.ends_with(&place), "{text}");
         assert_eq!(asleep(), 0);
     });
 }

@@ -211,6 +211,34 @@ pub(crate) fn use_stack(size: usize, paint: u8) -> usize {
     stack.ss_sp.expose_provenance()
 }
 
+/// Standard error into a pipe for as long as this lives.
+pub(crate) struct Captured {
+    reader: std::io::PipeReader,
+    before: OwnedFd,
+}
+
+impl Captured {
+    pub(crate) fn begin() -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let before = std::io::stderr().as_fd().try_clone_to_owned().unwrap();
+        // SAFETY: no pointers; the number of standard error is nobody's property.
+        check(unsafe { libc::dup2(writer.as_raw_fd(), libc::STDERR_FILENO) }).unwrap();
+        Self { reader, before }
+    }
+
+    /// What was written, at least a byte; allocates nothing.
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> usize {
+        io::Read::read(&mut self.reader, into).unwrap()
+    }
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { libc::dup2(self.before.as_raw_fd(), libc::STDERR_FILENO) };
+    }
+}
+
 /// The size of the frame that the kernel puts on a signal stack.
 pub(crate) fn frame_bytes() -> usize {
     // SAFETY: no pointers.

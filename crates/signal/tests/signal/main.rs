@@ -17,4 +17,5 @@ mod child;
 mod inside;
 mod memory;
 mod raise;
+mod request;
 mod thread;

@@ -11,6 +11,7 @@ mod hard;
 mod kernel_access;
 mod opening;
 mod order;
+mod report;
 mod sandbox;
 mod serving;
 mod support;

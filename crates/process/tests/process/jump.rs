@@ -1,12 +1,14 @@
 //! Jumping out of a signal handler that interrupted a parked fault, as `siglongjmp` does.
 //!
 //! 1. What is jumped over is assembly and this file's `touch`, which own nothing, and the handlers' frames.
-//! 2. The jump goes back to a frame that is still there: of the thread that is running.
+//! 2. The jump goes back to a frame that is still there: of the thread that is running. `JUMP_STACK` is not 0
+//!    exactly as long as there is one, and belongs to its thread.
 #![expect(unsafe_code, reason = "leaves frames behind; the two invariants above are this file's proof")]
 
 use std::arch::global_asm;
+use std::cell::Cell;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use std::thread;
 
 use userfault_client::{Region as _, Uffd as _, Wait};
@@ -18,7 +20,7 @@ use crate::os;
 use crate::support::{PAGE, fill, map, open, until};
 
 // `call_until_jump(function, argument)` returns 0 when the function does, and 1 when somebody jumps: the
-// registers that a call keeps are on its stack, which `JUMP_STACK` points to.
+// registers that a call keeps are on its stack, which `stack` points to meanwhile; afterwards it is 0.
 global_asm!(
     ".globl userfault_test_call_until_jump",
     "userfault_test_call_until_jump:",
@@ -28,14 +30,15 @@ global_asm!(
     "push r13",
     "push r14",
     "push r15",
-    "sub rsp, 8",
+    "push rdx",
     "mov [rdx], rsp",
     "mov rax, rdi",
     "mov rdi, rsi",
     "call rax",
     "xor eax, eax",
     "2:",
-    "add rsp, 8",
+    "pop rdx",
+    "mov qword ptr [rdx], 0",
     "pop r15",
     "pop r14",
     "pop r13",
@@ -55,23 +58,31 @@ unsafe extern "C" {
     fn userfault_test_jump(stack: usize) -> !;
 }
 
-static STACK: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static JUMP_STACK: Cell<usize> = const { Cell::new(0) };
+}
+
 static THREAD: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn touch(address: usize) {
     load(address);
 }
 
-/// Jumps back, with the mask that the thread had.
-extern "C" fn jump(_: i32, _: *mut libc::siginfo_t, _: *mut c_void) {
-    os::set_blocked(libc::SIGUSR1, false);
-    // SAFETY: the frame of `call_until_jump` of this thread (invariants 1 and 2).
-    unsafe { userfault_test_jump(STACK.load(Relaxed)) };
+/// Jumps back, with neither signal of the tests blocked; nothing where there is no frame to jump to.
+pub(crate) extern "C" fn jump(_: i32, _: *mut libc::siginfo_t, _: *mut c_void) {
+    let stack = JUMP_STACK.get();
+    if stack != 0 {
+        os::set_blocked(libc::SIGUSR1, false);
+        os::set_blocked(libc::SIGUSR2, false);
+        // SAFETY: the frame of `call_until_jump` of this thread (invariants 1 and 2).
+        unsafe { userfault_test_jump(stack) };
+    }
 }
 
-fn touch_until_jump(address: usize) -> bool {
-    // SAFETY: `touch` owns nothing that would be lost (invariant 1).
-    unsafe { userfault_test_call_until_jump(touch, address, STACK.as_ptr()) == 1 }
+/// Calls `function`, which owns nothing, and says whether [`jump`] has left it.
+pub(crate) fn is_left_by_jump(function: extern "C" fn(usize), argument: usize) -> bool {
+    // SAFETY: it owns nothing that would be lost (invariant 1).
+    JUMP_STACK.with(|stack| unsafe { userfault_test_call_until_jump(function, argument, stack.as_ptr()) == 1 })
 }
 
 fn jumps() -> usize {
@@ -89,7 +100,7 @@ fn jump_again_and_again(stack: usize, flags: i32) {
             THREAD.store(os::thread_id(), Relaxed);
             let mut jumps = 0;
             while !is_over.load(Relaxed) {
-                jumps += usize::from(touch_until_jump(base + jumps % 63 * PAGE));
+                jumps += usize::from(is_left_by_jump(touch, base + jumps % 63 * PAGE));
             }
             jumps
         });

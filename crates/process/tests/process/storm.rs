@@ -26,7 +26,7 @@ use world::{FIRST_WRONG, WRONG, World};
 const MONITORS: usize = 2;
 
 /// What the threads do, and how many do it. Eight in all, with the monitors.
-const ROLES: [(usize, Role); 3] = [(3, mutator), (2, toucher), (JUMPERS, jumper)];
+const ROLES: [(usize, Role); 4] = [(2, mutator), (2, toucher), (JUMPERS, jumper), (1, forker)];
 const JUMPERS: usize = 1;
 
 /// Goes on until [`World::is_over`]. Who stores its thread's id gets signals, until it stores 0.
@@ -64,6 +64,19 @@ fn mutator(world: &'static World, _: &'static AtomicI32, mut random: Random) {
         world.operations.fetch_add(1, SeqCst);
     }
 }
+
+/// Forks children, which look at every page.
+fn forker(world: &'static World, _: &'static AtomicI32, mut random: Random) {
+    os::set_blocked(libc::SIGUSR1, true);
+    os::set_blocked(libc::SIGUSR2, true);
+    while !world.is_over.load(SeqCst) {
+        world.fork(&mut random);
+        FORKS.fetch_add(1, SeqCst);
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+static FORKS: AtomicUsize = AtomicUsize::new(0);
 
 /// Touches pages, over which signals touch others.
 fn toucher(world: &'static World, id: &'static AtomicI32, mut random: Random) {
@@ -161,12 +174,13 @@ fn run(tuning: Tuning, count: usize, enough: Enough) {
     });
     let all = statistics().unwrap();
     println!(
-        "measured: {} operations, {} touches, {} answers, {} signals, {} jumps, {most} slots at most, {all:?}",
+        "measured: {} operations, {} touches, {} answers, {} signals, {} jumps, {} forks, {most} slots at most, {all:?}",
         world.operations.load(SeqCst),
         world.touches.load(SeqCst),
         world.answers.load(SeqCst),
         SIGNALS.load(SeqCst),
         JUMPS.load(SeqCst),
+        FORKS.load(SeqCst),
     );
     assert!(most <= 2 * (MONITORS + roles.len()), "{most} slots were in use");
     assert_eq!((all.asleep, all.slots), (0, 0), "nobody is left asleep");
@@ -197,12 +211,12 @@ fn without_guards() -> Tuning {
     Tuning { without_guards: true, ..few() }
 }
 
-// spec: H1, H2, H3, H21, H22, H24, H29
+// spec: H1, H2, H3, H17, H18, H19, H21, H22, H24, H29
 #[test]
-fn in_a_storm_of_signals_and_jumps_no_page_is_lost_and_nobody_left_asleep_for_as_long_as_it_lasts() {
+fn in_a_storm_of_signals_forks_and_jumps_no_page_is_lost_and_nobody_left_asleep_for_as_long_as_it_lasts() {
     alone_both_ways(|| {
         run(plenty(), COUNT, storm());
-        assert!(JUMPS.load(SeqCst) > 0 && SIGNALS.load(SeqCst) > 0);
+        assert!(JUMPS.load(SeqCst) > 0 && SIGNALS.load(SeqCst) > 0 && FORKS.load(SeqCst) > 0);
     });
 }
 

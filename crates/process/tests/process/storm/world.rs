@@ -9,6 +9,7 @@ use userfault_process::raw::Memory;
 
 use crate::access::{add, load};
 use crate::door::{Door, discard, pages};
+use crate::os;
 use crate::support::{PAGE, Random, contents, word};
 
 const MISSING_AND_WP: u64 = 3;
@@ -211,6 +212,32 @@ impl World {
             FIRST_WRONG.compare_exchange(0, seen | 1, SeqCst, SeqCst).ok();
         }
         self.touches.fetch_add(1, SeqCst);
+    }
+
+    /// Forks, while nobody changes some of the pages: there the child knows what to find. Of the others it knows
+    /// that they are zeros, or one generation that there has been.
+    pub(super) fn fork(&self, random: &mut Random) {
+        let start = random.below(self.pages.len());
+        let range = start..self.pages.len().min(start + 1 + random.below(64));
+        let held = self.hold(range.clone());
+        let before: Vec<u64> = self.pages.iter().map(|page| page.settled.load(SeqCst)).collect();
+        let is_right = |page: usize| {
+            let first = load(self.address(page));
+            let is_whole = (8..PAGE).step_by(8).all(|at| load(self.address(page) + at) == first);
+            let generation = first >> 32;
+            let is_known = match range.contains(&page).then(|| *held[page - range.start]) {
+                Some(Model::Missing | Model::Zeros) => first == 0,
+                Some(Model::Filled(generation)) => first == word(page, generation),
+                None => {
+                    let until = self.pages[page].newest.load(SeqCst);
+                    first == 0 || first == word(page, generation) && (before[page]..=until).contains(&generation)
+                }
+            };
+            is_whole && is_known
+        };
+        let look = || i32::from(!(0..self.pages.len()).all(is_right));
+        let status = if random.below(2) == 0 { os::forked(look) } else { os::cloned(look) };
+        assert_eq!(status, 0, "a child found a page that nobody can have left so; held: {range:?}");
     }
 
     pub(super) fn answer(&self) {

@@ -25,11 +25,18 @@ pub(crate) fn tuning() -> Tuning {
 pub(crate) struct Ended {
     pub(crate) signal: Option<i32>,
     pub(crate) code: Option<i32>,
+    pub(crate) has_core: bool,
     pub(crate) output: String,
 }
 
 /// In the test: runs it again as a child, and says how that ended. In the child: runs `body`, and ends.
 pub(crate) fn child<F: FnOnce()>(body: F) -> Ended {
+    in_child(body);
+    run(&mut command::<F>())
+}
+
+/// In the child: runs `body`, and ends. In the test: nothing.
+pub(crate) fn in_child(body: impl FnOnce()) {
     if std::env::var_os(VARIABLE).is_some() {
         os::no_core_files();
         let given = std::env::var(WATCHDOG_VARIABLE).ok().and_then(|text| text.parse().ok());
@@ -39,15 +46,16 @@ pub(crate) fn child<F: FnOnce()>(body: F) -> Ended {
         body();
         exit(0);
     }
-    run(&mut command::<F>())
 }
 
-fn run(command: &mut Command) -> Ended {
+/// Runs a [`command`].
+pub(crate) fn run(command: &mut Command) -> Ended {
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     Ended {
         signal: output.status.signal(),
         code: output.status.code(),
+        has_core: output.status.core_dumped(),
         output: String::from_utf8_lossy(&text).into_owned(),
     }
 }

@@ -19,9 +19,21 @@ fn check(answer: i32) -> io::Result<i32> {
 }
 
 pub(crate) fn no_core_files() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    set_core_limit(|_| 0);
+}
+
+/// As many as whoever started the tests allows.
+pub(crate) fn allow_core_files() {
+    set_core_limit(|most| most);
+}
+
+fn set_core_limit(limit: impl Fn(libc::rlim_t) -> libc::rlim_t) {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: invariant 1.
-    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+    unsafe { libc::getrlimit(libc::RLIMIT_CORE, &raw mut limits) };
+    limits.rlim_cur = limit(limits.rlim_max);
+    // SAFETY: invariant 1.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limits) };
 }
 
 pub(crate) fn alarm(seconds: u32) {
@@ -177,6 +189,14 @@ pub(crate) fn kill_self(signal: i32) {
     let process = i32::try_from(std::process::id()).unwrap();
     // SAFETY: no pointers.
     unsafe { libc::kill(process, signal) };
+}
+
+/// SIGPROF after each so many microseconds of work by this process; never for 0.
+pub(crate) fn profile_every(microseconds: i64) {
+    let interval = libc::timeval { tv_sec: 0, tv_usec: microseconds };
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    // SAFETY: invariant 1.
+    check(unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, ptr::null_mut()) }).unwrap();
 }
 
 /// Blocks or unblocks one signal in this thread.

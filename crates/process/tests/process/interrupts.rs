@@ -25,8 +25,27 @@ static TOUCHED: AtomicUsize = AtomicUsize::new(0);
 static RETURNED: AtomicUsize = AtomicUsize::new(0);
 static WRONG: AtomicUsize = AtomicUsize::new(0);
 
+/// Handlers that have been entered and not left; once there is to be no more touching, they only return. A
+/// process-wide timer may interrupt threads that are not the test's, so nobody else knows when the last is over.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+static IS_CLOSED: AtomicBool = AtomicBool::new(false);
+
 /// Touches the next page, which nobody has touched.
 extern "C" fn touch_next(_: i32, _: *mut libc::siginfo_t, _: *mut c_void) {
+    // Before the look at the other word, and the other way round in `close`: one of the two sees the other.
+    INSIDE.fetch_add(1, SeqCst);
+    if !IS_CLOSED.load(SeqCst) {
+        touch();
+    }
+    INSIDE.fetch_sub(1, SeqCst);
+}
+
+fn close() {
+    IS_CLOSED.store(true, SeqCst);
+    until("the last handler returns", || INSIDE.load(SeqCst) == 0);
+}
+
+fn touch() {
     let page = TOUCHED.fetch_add(1, SeqCst);
     if page < PAGES && load(BASE.load(SeqCst) + page * PAGE + page % 512 * 8) != word(page, 1) {
         WRONG.fetch_add(1, SeqCst);
@@ -64,6 +83,7 @@ fn beside_a_monitor(work: impl FnOnce()) {
     thread::scope(|scope| {
         scope.spawn(|| answer(&uffd, &region));
         work();
+        close();
         uffd.shut_down();
     });
     let touched = TOUCHED.load(SeqCst);

@@ -122,19 +122,34 @@ fn print() {
     assert_eq!(userfault_process::print_sleepers(), 1);
 }
 
+/// The thread that was started to report, once it has its name.
+fn reporter() -> Option<i32> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap());
+    let mut named = threads.filter(|thread| {
+        std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.starts_with("userfault-repor"))
+    });
+    named.next()?.file_name().to_str()?.parse().ok()
+}
+
 #[test]
-fn a_request_is_heard_where_every_other_thread_is_asleep_or_blocks_it() {
+fn a_request_is_taken_by_the_reporting_thread_itself_where_every_other_blocks_it() {
     alone(|| {
         let uffd = open();
         let region = map(&uffd, 1);
         let base = region.base();
         let _report = userfault_signal::on_signal(libc::SIGQUIT, print).unwrap();
         os::set_blocked(libc::SIGQUIT, true);
+        let mut thread = None;
+        until("the reporting thread has its name", || {
+            thread = reporter();
+            thread.is_some()
+        });
         thread::scope(|scope| {
             let sleeping = scope.spawn(move || load(base));
             until_asleep(1);
             let mut captured = os::Captured::begin();
-            os::kill_self(libc::SIGQUIT);
+            // As the kernel would choose it: the test's runner has one more thread, which must not help.
+            os::send(thread.unwrap(), libc::SIGQUIT);
             let mut text = [0; 600];
             let len = captured.read(&mut text);
             drop(captured);

@@ -60,6 +60,17 @@ pub enum UffdError {
         /// What was asked for, in pages from the start of the region.
         asked: Range<usize>,
     },
+    /// The memory is the program's own, adopted where it stood: it is reached through the program's own
+    /// references, never lent.
+    Adopted,
+    /// Pages of adopted memory could not be made accessible: they are registered still. The others that were
+    /// asked for are the program's again.
+    StillRegistered {
+        /// How many pages.
+        pages: usize,
+        /// What the kernel answered.
+        errno: Errno,
+    },
     /// The descriptor was shut down; blocked reads end with this.
     ShutDown,
     /// The descriptor was opened by another process: this is its forked child.
@@ -121,6 +132,12 @@ impl fmt::Display for UffdError {
             Self::ForeignWindow => f.write_str("the window belongs to another region; pass one lent by this region"),
             Self::Lent { asked } => {
                 write!(f, "pages {}..{} are lent already; drop the other window first", asked.start, asked.end)
+            }
+            Self::Adopted => f.write_str(
+                "adopted memory is not lent: use the program's own references, and discard_adopted to end contents",
+            ),
+            Self::StillRegistered { pages, errno } => {
+                write!(f, "{pages} pages could not be made accessible ({errno}) and are registered still; ask again")
             }
             Self::ShutDown => f.write_str("the descriptor was shut down"),
             Self::Forked => {

@@ -19,6 +19,7 @@
 //! meanings, descriptors inside messages) turned into owned values.
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod error;
 mod event;
 mod options;
@@ -26,6 +27,7 @@ mod progress;
 mod sleeper;
 mod uffd;
 
+pub use adopt::AdoptError;
 pub use error::{Refusal, UffdError};
 pub use event::{Event, Fault, FaultKind};
 pub use options::{Capabilities, KernelFaults, Options, Provider};
@@ -35,3 +37,4 @@ pub use uffd::{Region, Shared, Uffd, Wait, WriteProtect};
 pub use userfault_abi as abi;
 pub use userfault_abi::errno::Errno;
 pub use userfault_abi::{Features, IoctlMask, PagefaultFlags, RegisterModes};
+pub use userfault_memory::Unfit;

@@ -52,7 +52,7 @@ impl FileRegion {
     /// Address of the first byte.
     #[must_use]
     pub fn base(&self) -> usize {
-        self.pages.mapping().base()
+        self.pages.base()
     }
 
     /// Length in pages.

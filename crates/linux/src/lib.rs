@@ -6,18 +6,20 @@
 //!
 //! ```text
 //! Uffd ── map ────────> Region       private memory ── Window (slices), Shared (copies)
-//!  │ └─── map_shared ─> FileRegion   shared memory  ── Shared
+//!  │ ├─── map_shared ─> FileRegion   shared memory  ── Shared
+//!  │ └─── adopt ──────> Region       the program's own memory, where it stands
 //!  │ read
 //!  v
 //! Event::Fork(Forked) ── into_foreign ──> Foreign    another process's memory, by address
 //!           Received (over a socket) ────────┘
 //! ```
 //!
-//! Left out: hugetlb memory, and registering memory that this crate did not map; [`raw`] reaches both.
+//! Left out: hugetlb memory; [`raw`] reaches it.
 //!
 //! Kernel counterpart: `userfaultfd(2)`, `ioctl_userfaultfd(2)`, `/dev/userfaultfd`.
 #![deny(unsafe_code)]
 
+mod adopt;
 mod context;
 mod fdinfo;
 mod file;

@@ -1,4 +1,4 @@
-//! Registered pages of this process, whatever is behind them: private memory or a file.
+//! Registered pages of this process, whatever is behind them: private memory, a file, or the program's own.
 //!
 //! 1. Page numbers are checked here, once; a span made here lies in the mapping.
 //! 2. The context lives as long as the mapping: were its last descriptor closed first, missing pages
@@ -12,9 +12,12 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use userfault_abi::{ContinueModes, CopyModes, MoveModes, PoisonModes, ZeropageModes};
-use userfault_client::{Errno, Features, IoctlMask, Progress, Provider, RegisterModes, UffdError, WriteProtect};
+use userfault_client::{
+    AdoptError, Errno, Features, IoctlMask, Progress, Provider, RegisterModes, Stopped, UffdError, Unfit, WriteProtect,
+};
 use userfault_memory::{Mapping, page_size};
 
+use crate::adopt::Adopted;
 use crate::context::{Context, check_pages, system, whole_pages};
 use crate::sys::{self, PageRegion, Source, Span};
 
@@ -22,10 +25,17 @@ use crate::sys::{self, PageRegion, Source, Span};
 #[derive(Debug)]
 pub(crate) struct Pages {
     // Dropped in this order (invariant 2).
-    mapping: Arc<Mapping>,
+    memory: Memory,
     context: Arc<Context>,
     modes: RegisterModes,
     ioctls: IoctlMask,
+}
+
+/// Whose memory it is.
+#[derive(Debug)]
+enum Memory {
+    Own(Arc<Mapping>),
+    Adopted(Adopted),
 }
 
 impl Pages {
@@ -38,11 +48,43 @@ impl Pages {
             Errno::EINVAL => UffdError::ModesUnsupported { modes },
             other => system("UFFDIO_REGISTER", other),
         })?;
-        Ok(Self { mapping: Arc::new(mapping), context: Arc::clone(context), modes, ioctls })
+        Ok(Self { memory: Memory::Own(Arc::new(mapping)), context: Arc::clone(context), modes, ioctls })
     }
 
-    pub(crate) const fn mapping(&self) -> &Arc<Mapping> {
-        &self.mapping
+    /// Registers all of `adopted` where it stands.
+    pub(crate) fn adopt(adopted: Adopted, context: &Arc<Context>, modes: RegisterModes) -> Result<Self, AdoptError> {
+        let all = 0..adopted.pages();
+        let span = Span::of_adopted(&adopted, &all).ok_or(UffdError::OutsideRegion { asked: all, pages: 0 })?;
+        let ioctls = sys::register(context.fd(), span, modes).map_err(|errno| match errno {
+            // What is there was looked at: only the modes are left.
+            Errno::EINVAL => AdoptError::Uffd(UffdError::ModesUnsupported { modes }),
+            Errno::EBUSY => AdoptError::Unfit { range: adopted.bytes(), why: Unfit::Registered },
+            other => AdoptError::Uffd(system("UFFDIO_REGISTER", other)),
+        })?;
+        Ok(Self { memory: Memory::Adopted(adopted), context: Arc::clone(context), modes, ioctls })
+    }
+
+    /// What is lent from; adopted memory is not.
+    pub(crate) const fn mapping(&self) -> Result<&Arc<Mapping>, UffdError> {
+        match &self.memory {
+            Memory::Own(mapping) => Ok(mapping),
+            Memory::Adopted(_) => Err(UffdError::Adopted),
+        }
+    }
+
+    pub(crate) const fn adopted(&self) -> Option<&Adopted> {
+        match &self.memory {
+            Memory::Own(_) => None,
+            Memory::Adopted(adopted) => Some(adopted),
+        }
+    }
+
+    /// Address of the first byte.
+    pub(crate) fn base(&self) -> usize {
+        match &self.memory {
+            Memory::Own(mapping) => mapping.base(),
+            Memory::Adopted(adopted) => adopted.base(),
+        }
     }
 
     pub(crate) const fn context(&self) -> &Arc<Context> {
@@ -50,7 +92,10 @@ impl Pages {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.mapping.pages()
+        match &self.memory {
+            Memory::Own(mapping) => mapping.pages(),
+            Memory::Adopted(adopted) => adopted.pages(),
+        }
     }
 
     /// In bytes from the start of the mapping.
@@ -59,10 +104,29 @@ impl Pages {
         Ok(pages.start * page_size()..pages.end * page_size())
     }
 
-    fn span(&self, pages: &Range<usize>) -> Result<Span<'_>, UffdError> {
+    /// Makes a request about pages; `None` if some of them were given back, and are not this region's.
+    fn on<R>(&self, pages: &Range<usize>, request: impl FnOnce(Span<'_>) -> R) -> Result<Option<R>, UffdError> {
         self.context.check_process()?;
-        Span::of(&self.mapping, pages)
-            .ok_or_else(|| UffdError::OutsideRegion { asked: pages.clone(), pages: self.count() })
+        let outside = || UffdError::OutsideRegion { asked: pages.clone(), pages: self.count() };
+        match &self.memory {
+            Memory::Own(mapping) => Span::of(mapping, pages).map(request).map(Some).ok_or_else(outside),
+            Memory::Adopted(adopted) => {
+                let span = Span::of_adopted(adopted, pages).ok_or_else(outside)?;
+                Ok(adopted.unless_given_back(pages, || request(span)))
+            }
+        }
+    }
+
+    fn fill(&self, pages: &Range<usize>, request: impl FnOnce(Span<'_>) -> Progress) -> Result<Progress, UffdError> {
+        Ok(self.on(pages, request)?.unwrap_or(Progress::stopped(0, Stopped::NotRegistered)))
+    }
+
+    fn change(
+        &self,
+        pages: &Range<usize>,
+        request: impl FnOnce(Span<'_>) -> Result<(), UffdError>,
+    ) -> Result<(), UffdError> {
+        self.on(pages, request)?.unwrap_or(Err(system("a request about pages that were given back", Errno::ENOENT)))
     }
 
     fn needs_wp(&self) -> Result<(), UffdError> {
@@ -83,50 +147,51 @@ impl Pages {
 
     pub(crate) fn copy(&self, first: usize, bytes: &[u8], modes: CopyModes) -> Result<Progress, UffdError> {
         let count = whole_pages(bytes)?;
-        let span = self.span(&(first..first.saturating_add(count)))?;
         if modes.contains(CopyModes::WP) {
             self.needs_wp()?;
         }
-        Ok(self.context.copy(span, bytes, modes))
+        self.fill(&(first..first.saturating_add(count)), |span| self.context.copy(span, bytes, modes))
     }
 
     pub(crate) fn zeropage(&self, pages: &Range<usize>, modes: ZeropageModes) -> Result<Progress, UffdError> {
-        Ok(self.context.zeropage(self.span(pages)?, modes))
+        self.fill(pages, |span| self.context.zeropage(span, modes))
     }
 
     pub(crate) fn continue_pages(&self, pages: &Range<usize>, modes: ContinueModes) -> Result<Progress, UffdError> {
-        let span = self.span(pages)?;
         if modes.contains(ContinueModes::WP) {
             self.needs_wp()?;
         }
-        Ok(self.context.continue_pages(span, modes))
+        self.fill(pages, |span| self.context.continue_pages(span, modes))
     }
 
     pub(crate) fn poison(&self, pages: &Range<usize>, modes: PoisonModes) -> Result<Progress, UffdError> {
-        let span = self.span(pages)?;
         self.needs(IoctlMask::POISON, "poison")?;
-        Ok(self.context.poison(span, modes))
+        self.fill(pages, |span| self.context.poison(span, modes))
     }
 
     pub(crate) fn move_from(&self, first: usize, source: &Source<'_>, modes: MoveModes) -> Result<Progress, UffdError> {
         let count = usize::try_from(source.len()).unwrap_or(usize::MAX) / page_size();
-        let span = self.span(&(first..first.saturating_add(count)))?;
         self.needs(IoctlMask::MOVE, "move")?;
-        Ok(self.context.move_pages(span, source, modes))
+        self.fill(&(first..first.saturating_add(count)), |span| self.context.move_pages(span, source, modes))
     }
 
     pub(crate) fn writeprotect(&self, pages: &Range<usize>, how: WriteProtect) -> Result<(), UffdError> {
-        let span = self.span(pages)?;
         self.needs_wp()?;
-        self.context.writeprotect(span, how)
+        self.change(pages, |span| self.context.writeprotect(span, how))
     }
 
     pub(crate) fn wake(&self, pages: &Range<usize>) -> Result<(), UffdError> {
-        self.context.wake(self.span(pages)?)
+        self.change(pages, |span| self.context.wake(span))
     }
 
     pub(crate) fn unregister(&self, pages: &Range<usize>) -> Result<(), UffdError> {
-        self.context.unregister(self.span(pages)?)
+        let Memory::Adopted(adopted) = &self.memory else {
+            return self.change(pages, |span| self.context.unregister(span));
+        };
+        self.context.check_process()?;
+        check_pages(pages, self.count())?;
+        adopted
+            .give_back(pages, |run| Span::of_adopted(adopted, run).map_or(Ok(()), |span| self.context.unregister(span)))
     }
 
     /// Calls `found` with each run of written pages; with `protect` they start anew as unwritten.
@@ -136,40 +201,44 @@ impl Pages {
         protect: bool,
         mut found: impl FnMut(Range<usize>),
     ) -> Result<(), UffdError> {
-        let mut rest = self.span(pages)?;
         if !self.context.features().contains(Features::WP_ASYNC) {
             return Err(UffdError::FeaturesMissing { missing: Features::WP_ASYNC });
         }
         let pagemap = self.context.pagemap()?;
-        let mut runs = [PageRegion { start: 0, end: 0, categories: 0 }; 64];
-        loop {
-            let (count, walked_to) =
-                sys::scan_written(pagemap, rest, protect, &mut runs).map_err(|errno| system("PAGEMAP_SCAN", errno))?;
-            for run in runs.iter().take(count) {
-                found(self.page_of(run.start)..self.page_of(run.end));
+        self.change(pages, |span| {
+            let mut rest = span;
+            let mut runs = [PageRegion { start: 0, end: 0, categories: 0 }; 64];
+            loop {
+                let (count, walked_to) = sys::scan_written(pagemap, rest, protect, &mut runs)
+                    .map_err(|errno| system("PAGEMAP_SCAN", errno))?;
+                for run in runs.iter().take(count) {
+                    found(self.page_of(run.start)..self.page_of(run.end));
+                }
+                let walked = walked_to.checked_sub(rest.start()).filter(|walked| *walked > 0);
+                match walked.and_then(|walked| rest.after(walked)) {
+                    Some(left) => rest = left,
+                    None => return Ok(()),
+                }
             }
-            let walked = walked_to.checked_sub(rest.start()).filter(|walked| *walked > 0);
-            match walked.and_then(|walked| rest.after(walked)) {
-                Some(left) => rest = left,
-                None => return Ok(()),
-            }
-        }
+        })
     }
 
     /// The page that starts at `address`, or the end of the region.
     fn page_of(&self, address: u64) -> usize {
-        let offset = address.saturating_sub(self.mapping.base() as u64);
+        let offset = address.saturating_sub(self.base() as u64);
         (usize::try_from(offset).unwrap_or(usize::MAX) / page_size()).min(self.count())
     }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        if self.context.features().contains(Features::EVENT_UNMAP)
-            && let Ok(span) = self.span(&(0..self.count()))
-        {
-            // Unregistering our own mapping can only fail for want of memory; then unmapping waits.
-            let _ = sys::unregister(self.context.fd(), span);
+        match &self.memory {
+            Memory::Own(_) if !self.context.features().contains(Features::EVENT_UNMAP) => {}
+            // It can only fail for want of memory. Then unmapping waits; adopted memory stays registered until
+            // the descriptor is closed.
+            Memory::Own(_) | Memory::Adopted(_) => {
+                let _ = self.unregister(&(0..self.count()));
+            }
         }
     }
 }

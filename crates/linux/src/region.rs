@@ -31,6 +31,14 @@ impl Region {
         Ok(Self { pages: Arc::new(Pages::register(mapping, context, modes)?) })
     }
 
+    pub(crate) fn of(pages: Pages) -> Self {
+        Self { pages: Arc::new(pages) }
+    }
+
+    pub(crate) fn inner(&self) -> &Pages {
+        &self.pages
+    }
+
     /// Fills missing pages, with every mode that COPY has.
     ///
     /// A page that is present already stops it, and wakes nobody.
@@ -139,7 +147,7 @@ impl userfault_client::Region for Region {
     type Shared = Shared;
 
     fn base(&self) -> usize {
-        self.pages.mapping().base()
+        self.pages.base()
     }
 
     fn pages(&self) -> usize {
@@ -190,12 +198,12 @@ impl userfault_client::Region for Region {
         self.pages.context().check_process()?;
         let bytes = self.pages.bytes(&pages)?;
         let outside = |_| UffdError::OutsideRegion { asked: pages, pages: self.pages.count() };
-        self.pages.mapping().populate(bytes).map_err(outside)
+        self.pages.mapping()?.populate(bytes).map_err(outside)
     }
 
     fn window(&self, pages: Range<usize>) -> Result<Window, UffdError> {
         let bytes = self.pages.bytes(&pages)?;
-        let lent = self.pages.mapping().window(bytes).map_err(|error| refused(error, pages))?;
+        let lent = self.pages.mapping()?.window(bytes).map_err(|error| refused(error, pages))?;
         Ok(Window { lent, pages: Arc::clone(&self.pages) })
     }
 
@@ -208,6 +216,7 @@ impl userfault_client::Region for Region {
     /// With `EVENT_REMOVE`, until a monitor has read of it: not for the monitor's own thread.
     fn discard(&self, window: &mut Window, pages: Range<usize>) -> Result<(), UffdError> {
         self.pages.context().check_process()?;
+        self.pages.mapping()?;
         if !Arc::ptr_eq(&self.pages, &window.pages) {
             return Err(UffdError::ForeignWindow);
         }
@@ -219,6 +228,7 @@ impl userfault_client::Region for Region {
     ///
     /// As [`discard`](userfault_client::Region::discard).
     fn discard_shared(&self, shared: &Shared, pages: Range<usize>) -> Result<(), UffdError> {
+        self.pages.mapping()?;
         if !Arc::ptr_eq(&self.pages, &shared.pages) {
             return Err(UffdError::ForeignWindow);
         }
@@ -342,7 +352,7 @@ impl userfault_client::Shared for Shared {
 /// Lends pages, of private memory or of a file, for copying.
 pub(crate) fn lend_shared(region: &Arc<Pages>, pages: Range<usize>) -> Result<Shared, UffdError> {
     let bytes = region.bytes(&pages)?;
-    let lent = region.mapping().shared(bytes).map_err(|error| refused(error, pages))?;
+    let lent = region.mapping()?.shared(bytes).map_err(|error| refused(error, pages))?;
     Ok(Shared { lent, pages: Arc::clone(region) })
 }
 

@@ -5,8 +5,9 @@
 //!
 //! Invariants:
 //!
-//! 1. A [`Span`] lies in a live [`Mapping`] of this crate, which it borrows, or it is an address
-//!    range of a context that is [`Elsewhere`].
+//! 1. A [`Span`] lies in a live [`Mapping`] of this crate, which it borrows, or in memory that the
+//!    program has promised to leave as it is ([`Adopted`]), or it is an address range of a context that
+//!    is [`Elsewhere`].
 //! 2. No request changes bytes that a Rust slice can show. Fills touch missing pages only: the kernel
 //!    answers `EEXIST` for any page that somebody can have seen. REGISTER, UNREGISTER, WRITEPROTECT
 //!    and WAKE change no bytes. MOVE empties its source, and [`Source`] borrows the window of the
@@ -34,6 +35,7 @@ use userfault_abi::{
 };
 use userfault_memory::{Mapping, Window, page_size};
 
+use crate::adopt::Adopted;
 use crate::foreign::Forked;
 
 /// Put into a result word before the call: no answer of the kernel looks like it.
@@ -168,6 +170,17 @@ impl<'a> Span<'a> {
         }
         // No overflow: both lie within the mapping.
         let start = mapping.base() + pages.start * page_size();
+        let len = pages.len() * page_size();
+        Some(Self { start: start as u64, len: len as u64, owner: PhantomData })
+    }
+
+    /// These pages of adopted memory, counted from its start; `None` if empty or not inside.
+    pub(crate) fn of_adopted(adopted: &'a Adopted, pages: &Range<usize>) -> Option<Self> {
+        if pages.start >= pages.end || pages.end > adopted.pages() {
+            return None;
+        }
+        // No overflow: both lie within it.
+        let start = adopted.base() + pages.start * page_size();
         let len = pages.len() * page_size();
         Some(Self { start: start as u64, len: len as u64, owner: PhantomData })
     }

@@ -107,6 +107,10 @@ impl Uffd {
         Self::new(Opened { descriptor, way: Way::Given, capabilities, tried: Vec::new() })
     }
 
+    pub(crate) const fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     fn new(opened: Opened) -> Result<Self, UffdError> {
         let Opened { descriptor, way, capabilities, tried } = opened;
         let mark = Some(Mark::new()?);

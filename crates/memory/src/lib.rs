@@ -15,6 +15,8 @@
 //! touches contents only in the accessors of [`Window`] and [`Shared`] and to [`populate`] pages, and never under a
 //! lock.
 //!
+//! What a program has mapped *itself* is looked at by a [`Survey`] before a provider adopts it.
+//!
 //! Separate from the providers because each of them, and the pager, lends memory in the same way.
 //!
 //! Kernel counterpart: `mm_struct` and `vm_area_struct`, as far as one mapping needs them.
@@ -23,16 +25,22 @@ mod arena;
 mod claims;
 mod error;
 mod mapping;
+mod own;
+mod pagemap;
 mod pages;
 mod range;
 mod shared;
+mod survey;
 mod touch;
 mod window;
 
 pub use arena::{Fixed, ZeroIsValid, Zeroed};
 pub use error::{AccessError, AdviseError, DiscardError, LendError, MapError, RangeError};
 pub use mapping::Mapping;
+pub use own::is_own_for_ever;
+pub use pagemap::{Holds, Pagemap};
 pub use pages::{Advice, Protection, page_size};
 pub use shared::Shared;
+pub use survey::{FaultsBy, Survey, SurveyError, Unfit};
 pub use touch::{populate, populate_mut};
 pub use window::Window;

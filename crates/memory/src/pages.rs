@@ -14,6 +14,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::MapError;
+use crate::own::Entry;
 use crate::range::PageRange;
 
 /// The page size of this machine, in bytes.
@@ -92,6 +93,8 @@ impl Advice {
 pub(crate) struct Pages {
     base: NonNull<u8>,
     len: usize,
+    /// In the table of what is ours; gone before the mapping is.
+    entry: Option<Entry>,
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread, and this type never touches contents (invariant 3).
@@ -114,8 +117,11 @@ impl Pages {
         let len = len_bytes.checked_next_multiple_of(page).filter(is_mappable).ok_or(too_large)?;
         let slack = align_bytes.saturating_sub(page);
         let padded = len.checked_add(slack).filter(is_mappable).ok_or(too_large)?;
-        let wide = Self { base: map(padded, protection)?, len: padded };
-        Ok(if slack == 0 { wide } else { wide.trimmed(len, align_bytes) })
+        let wide = Self { base: map(padded, protection)?, len: padded, entry: None };
+        let mut pages = if slack == 0 { wide } else { wide.trimmed(len, align_bytes) };
+        let start = pages.base.as_ptr().addr();
+        pages.entry = Entry::enter(start..start + len);
+        Ok(pages)
     }
 
     /// Gives back everything around the first aligned `len` bytes.
@@ -134,7 +140,7 @@ impl Pages {
         }
         // The kept part takes over; the whole must not be unmapped again.
         std::mem::forget(self);
-        Self { base, len }
+        Self { base, len, entry: None }
     }
 
     pub(crate) const fn base(&self) -> NonNull<u8> {
@@ -164,6 +170,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
+        self.entry = None;
         // SAFETY: the mapping is ours and this is its last use (invariant 1).
         unsafe { unmap(self.base, self.len) };
     }

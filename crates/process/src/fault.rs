@@ -91,7 +91,7 @@ impl Host {
         // Waits for the change to end.
         let layout = self.layout.read(blocked);
         let page = Page::new((address / PAGE_SIZE) as u64);
-        let Some(region) = layout.find(page) else { return Disposition::NotOurs };
+        let Some(region) = layout.find(page) else { return self.given_back(address) };
         if self.engine(blocked).registration(page).is_some() {
             return Disposition::Handled;
         }
@@ -99,6 +99,17 @@ impl Host {
             region.open_plain(&self.machine, run.start);
         }
         self.unless_in_vain(address, self.layout_changes())
+    }
+
+    /// Memory of others. If it was adopted once, perhaps until a moment ago: what it allows now, only the
+    /// access itself can tell.
+    fn given_back(&self, address: usize) -> Disposition {
+        let changes = self.layout_changes();
+        let is_new = |thread: crate::threads::Thread<'_>| !thread.faults_in_vain(address, changes);
+        if self.once_adopted.contains(address) && self.threads.mine().is_some_and(is_new) {
+            return Disposition::Handled;
+        }
+        Disposition::NotOurs
     }
 
     /// The engine says the page has contents: we closed it ourselves, or somebody was faster, or the

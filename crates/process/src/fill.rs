@@ -166,12 +166,16 @@ impl Host {
     pub(crate) fn discard(&self, range: PageRange) -> Result<(), Errno> {
         let blocked = SignalsBlocked::new();
         let layout = self.layout.read(&blocked);
+        self.discard_in(&blocked, &layout, range)
+    }
+
+    pub(crate) fn discard_in(&self, blocked: &SignalsBlocked, layout: &Regions, range: PageRange) -> Result<(), Errno> {
         let mut left = Some(range);
         while let Some(part) = left {
-            let (piece, is_registered) = self.piece(&blocked, part);
+            let (piece, is_registered) = self.piece(blocked, part);
             if is_registered {
-                let mut filling = self.engine(&blocked).discard(piece);
-                let end = self.drive(&blocked, &layout, &mut filling, Bytes::Zeros);
+                let mut filling = self.engine(blocked).discard(piece);
+                let end = self.drive(blocked, layout, &mut filling, Bytes::Zeros);
                 end.stop.map_or(Ok(()), |stop| Err(userfault_engine::errno(stop)))?;
             } else if let Some(region) = layout.find(piece.start())
                 && let Some(run) = region.run(piece)

@@ -37,7 +37,8 @@
 //!
 //! Invariant:
 //!
-//! 1. A range in the table is the mapping of a region of ours, which is unmapped only after it has left the table.
+//! 1. A range in the table is the mapping of a region of ours, which is unmapped only after it has left the table,
+//!    or adopted memory, which the program has back only then (`adopt.rs`).
 //!
 //! Kernel counterpart: `dup_userfaultfd`, for a context without the fork event.
 #![expect(unsafe_code, reason = "the ranges of the table become addresses; the invariant above is the proof")]
@@ -52,12 +53,14 @@ use crate::host::Host;
 use crate::states::PAGE_SIZE;
 use crate::sys::{self, Access, Span};
 
-/// How many ranges there can be: one for each region.
-const ROWS: usize = 1 << 16;
+/// How many regions there can be, and how many pieces more of adopted memory.
+const ROWS: usize = 1 << 17;
+/// Of these, the regions' own; the others are for pieces.
+const REGIONS: usize = 1 << 16;
 
 /// The memory of all regions, for who may take no lock.
 pub(crate) struct Ranges {
-    /// Address and length in pages, by tag; an address of 0 is nobody's.
+    /// Address and length in pages, by tag, then pieces; an address of 0 is nobody's.
     rows: Zeroed<[AtomicUsize; 2]>,
     /// Rows that were ever used.
     used: AtomicUsize,
@@ -85,14 +88,50 @@ impl Ranges {
         }
     }
 
+    /// Pages of adopted memory go back to the program, cut out of what is there. The layout is held exclusively.
+    ///
+    /// Each row is changed so that a child forked at any moment finds every page that is left in some row, and
+    /// of the others at most some that have not been given back yet. Whether there was room; nothing has
+    /// changed otherwise.
+    pub(crate) fn cut(&self, gone: PageRange) -> bool {
+        let used = self.used.load(Ordering::Acquire);
+        for row in self.rows.iter().take(used) {
+            let Some(range) = Self::range(row).filter(|range| range.intersect(gone).is_some()) else { continue };
+            if let Some(after) = range.from(gone.end())
+                && !self.add(after)
+            {
+                return false;
+            }
+            let [base, pages] = row;
+            match range.until(gone.start()) {
+                Some(before) => pages.store(usize::try_from(before.pages()).unwrap_or(0), Ordering::Release),
+                None => base.store(0, Ordering::Release),
+            }
+        }
+        true
+    }
+
+    /// Adds a piece. Whether there was room.
+    pub(crate) fn add(&self, range: PageRange) -> bool {
+        let bytes = |page: Page| usize::try_from(page.number()).unwrap_or(0) * PAGE_SIZE;
+        let free = self.rows.iter().enumerate().skip(REGIONS).find(|(_, [base, _])| base.load(Ordering::Relaxed) == 0);
+        let Some((index, [base, pages])) = free else { return false };
+        pages.store(usize::try_from(range.pages()).unwrap_or(0), Ordering::Relaxed);
+        base.store(bytes(range.start()), Ordering::Release);
+        self.used.fetch_max(index + 1, Ordering::Release);
+        true
+    }
+
     fn iter(&self) -> impl Iterator<Item = PageRange> {
         let used = self.used.load(Ordering::Acquire);
-        self.rows.iter().take(used).filter_map(|[base, pages]| {
-            let base = base.load(Ordering::Acquire);
-            let start = Page::new((base / PAGE_SIZE) as u64);
-            let end = Page::new(start.number() + pages.load(Ordering::Relaxed) as u64);
-            if base == 0 { None } else { PageRange::new(start, end) }
-        })
+        self.rows.iter().take(used).filter_map(Self::range)
+    }
+
+    fn range([base, pages]: &[AtomicUsize; 2]) -> Option<PageRange> {
+        let base = base.load(Ordering::Acquire);
+        let start = Page::new((base / PAGE_SIZE) as u64);
+        let end = Page::new(start.number() + pages.load(Ordering::Relaxed) as u64);
+        if base == 0 { None } else { PageRange::new(start, end) }
     }
 }
 

@@ -14,6 +14,7 @@ use userfault_memory::{self as memory, LendError, Mapping};
 use userfault_signal::SignalsBlocked;
 
 use crate::fill::Bytes;
+use crate::regions::Regions;
 use crate::states::PAGE_SIZE;
 use crate::uffd::Context;
 
@@ -26,18 +27,54 @@ pub struct Region {
 }
 
 /// A registered mapping. Dropped: the registration ends, then the mapping goes.
+///
+/// Of adopted memory only the registration ends.
 #[derive(Debug)]
-struct Pages {
-    mapping: Arc<Mapping>,
+pub(crate) struct Pages {
+    memory: Memory,
     tag: u32,
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     modes: RegisterModes,
+}
+
+/// Whose memory it is.
+#[derive(Debug)]
+enum Memory {
+    Own(Arc<Mapping>),
+    Adopted { base: usize, pages: usize },
+}
+
+impl Memory {
+    fn base(&self) -> usize {
+        match self {
+            Self::Own(mapping) => mapping.base(),
+            Self::Adopted { base, .. } => *base,
+        }
+    }
+
+    fn pages(&self) -> usize {
+        match self {
+            Self::Own(mapping) => mapping.pages(),
+            Self::Adopted { pages, .. } => *pages,
+        }
+    }
+
+    /// What windows are lent from.
+    fn mapping(&self) -> Result<&Arc<Mapping>, UffdError> {
+        match self {
+            Self::Own(mapping) => Ok(mapping),
+            Self::Adopted { .. } => Err(UffdError::Adopted),
+        }
+    }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
         if self.context.check_process().is_ok() {
-            self.context.host.remove(self.tag);
+            match self.memory {
+                Memory::Own(_) => self.context.host.remove(self.tag),
+                Memory::Adopted { .. } => self.context.host.end_adoption(self.tag),
+            }
         } else {
             self.context.host.remove_in_child(self.tag);
         }
@@ -61,8 +98,18 @@ pub struct Shared {
 
 impl Region {
     pub(crate) fn new(mapping: Mapping, tag: u32, context: &Arc<Context>, modes: RegisterModes) -> Self {
-        let pages = Pages { mapping: Arc::new(mapping), tag, context: Arc::clone(context), modes };
-        Self { pages: Arc::new(pages) }
+        let memory = Memory::Own(Arc::new(mapping));
+        Self { pages: Arc::new(Pages { memory, tag, context: Arc::clone(context), modes }) }
+    }
+
+    /// Of memory that the program mapped itself.
+    pub(crate) fn adopted(bytes: &Range<usize>, tag: u32, context: &Arc<Context>, modes: RegisterModes) -> Self {
+        let memory = Memory::Adopted { base: bytes.start, pages: bytes.len() / PAGE_SIZE };
+        Self { pages: Arc::new(Pages { memory, tag, context: Arc::clone(context), modes }) }
+    }
+
+    pub(crate) fn inner(&self) -> &Pages {
+        &self.pages
     }
 
     /// Brings `bytes` to missing pages from `first` on without waking anybody: the host's own
@@ -76,7 +123,8 @@ impl Region {
         let host = self.pages.context.host;
         let blocked = SignalsBlocked::new();
         let layout = host.layout.read(&blocked);
-        let Some(mut filling) = host.install(&blocked, range) else {
+        let has_all = self.pages.has_all(&layout, range);
+        let Some(mut filling) = host.install(&blocked, range).filter(|_| has_all) else {
             return Ok(Progress::stopped(0, Stopped::NotRegistered));
         };
         let end = host.drive(&blocked, &layout, &mut filling, Bytes::At(bytes.as_ptr().addr()));
@@ -86,14 +134,14 @@ impl Region {
 
 impl Pages {
     /// Page numbers of the region, checked, as pages of the address space.
-    fn range(&self, pages: &Range<usize>) -> Result<PageRange, UffdError> {
+    pub(crate) fn range(&self, pages: &Range<usize>) -> Result<PageRange, UffdError> {
         self.context.check_process()?;
-        let outside = || UffdError::OutsideRegion { asked: pages.clone(), pages: self.mapping.pages() };
+        let outside = || UffdError::OutsideRegion { asked: pages.clone(), pages: self.memory.pages() };
         // Before any arithmetic: a backwards range may wrap it.
-        if pages.start >= pages.end || pages.end > self.mapping.pages() {
+        if pages.start >= pages.end || pages.end > self.memory.pages() {
             return Err(outside());
         }
-        let base = (self.mapping.base() / PAGE_SIZE) as u64;
+        let base = (self.memory.base() / PAGE_SIZE) as u64;
         PageRange::new(Page::new(base + pages.start as u64), Page::new(base + pages.end as u64)).ok_or_else(outside)
     }
 
@@ -110,10 +158,22 @@ impl Pages {
         Ok(pages.start * PAGE_SIZE..pages.end * PAGE_SIZE)
     }
 
+    /// Whether these pages are in the region still: of adopted memory, parts leave it.
+    pub(crate) fn has_all(&self, layout: &Regions, range: PageRange) -> bool {
+        layout.get(self.tag).is_some_and(|region| region.has_all(range))
+    }
+
+    pub(crate) const fn is_adopted(&self) -> bool {
+        matches!(self.memory, Memory::Adopted { .. })
+    }
+
     fn fill(&self, range: PageRange, fill: Fill, bytes: Bytes) -> Result<Progress, UffdError> {
         let host = self.context.host;
         let blocked = SignalsBlocked::new();
         let layout = host.layout.read(&blocked);
+        if !self.has_all(&layout, range) {
+            return Ok(Progress::stopped(0, Stopped::NotRegistered));
+        }
         if matches!(fill, Fill::Poison(_))
             && let Some(region) = layout.get(self.tag)
         {
@@ -151,7 +211,7 @@ impl Pages {
         let host = self.context.host;
         let blocked = SignalsBlocked::new();
         let layout = host.layout.read(&blocked);
-        let mapping = layout.get(self.tag).map(crate::region::Region::mapping);
+        let mapping = layout.get(self.tag).filter(|region| region.has_all(range)).map(crate::region::Region::mapping);
         let system = |errno| UffdError::System { operation: "write protection", errno };
         let mut filling = host
             .engine(&blocked)
@@ -168,13 +228,13 @@ impl Pages {
     fn lent(&self, asked: Range<usize>, error: &LendError) -> UffdError {
         match error {
             LendError::HeldByWindow { .. } | LendError::HeldByShared { .. } => UffdError::Lent { asked },
-            LendError::Range(_) | _ => UffdError::OutsideRegion { asked, pages: self.mapping.pages() },
+            LendError::Range(_) | _ => UffdError::OutsideRegion { asked, pages: self.memory.pages() },
         }
     }
 
     /// Ends contents of `pages`, which lie in `lent`, a part of this mapping in bytes.
     fn discard(&self, mapping: &Arc<Mapping>, lent: &Range<usize>, pages: &Range<usize>) -> Result<(), UffdError> {
-        if !Arc::ptr_eq(mapping, &self.mapping) {
+        if !Arc::ptr_eq(mapping, self.memory.mapping()?) {
             return Err(UffdError::ForeignWindow);
         }
         let range = self.range(pages)?;
@@ -200,11 +260,11 @@ impl userfault_client::Region for Region {
     type Shared = Shared;
 
     fn base(&self) -> usize {
-        self.pages.mapping.base()
+        self.pages.memory.base()
     }
 
     fn pages(&self) -> usize {
-        self.pages.mapping.pages()
+        self.pages.memory.pages()
     }
 
     fn page_size(&self) -> usize {
@@ -260,25 +320,28 @@ impl userfault_client::Region for Region {
 
     fn unregister(&self, pages: Range<usize>) -> Result<(), UffdError> {
         let range = self.pages.range(&pages)?;
+        if self.pages.is_adopted() {
+            return self.pages.context.host.give_back(self.pages.tag, range);
+        }
         let system = |error| UffdError::System { operation: "unregistering", errno: errno(error) };
         self.pages.context.host.unregister(self.pages.context.id, range).map_err(system)
     }
 
     fn populate(&self, pages: Range<usize>) -> Result<(), UffdError> {
         let bytes = self.pages.bytes(&pages)?;
-        let outside = |_| UffdError::OutsideRegion { asked: pages, pages: self.pages.mapping.pages() };
-        self.pages.mapping.populate(bytes).map_err(outside)
+        let outside = |_| UffdError::OutsideRegion { asked: pages, pages: self.pages.memory.pages() };
+        self.pages.memory.mapping()?.populate(bytes).map_err(outside)
     }
 
     fn window(&self, pages: Range<usize>) -> Result<Window, UffdError> {
         let bytes = self.pages.bytes(&pages)?;
-        let window = self.pages.mapping.window(bytes).map_err(|error| self.pages.lent(pages, &error))?;
+        let window = self.pages.memory.mapping()?.window(bytes).map_err(|error| self.pages.lent(pages, &error))?;
         Ok(Window { window, pages: Arc::clone(&self.pages) })
     }
 
     fn shared(&self, pages: Range<usize>) -> Result<Shared, UffdError> {
         let bytes = self.pages.bytes(&pages)?;
-        let shared = self.pages.mapping.shared(bytes).map_err(|error| self.pages.lent(pages, &error))?;
+        let shared = self.pages.memory.mapping()?.shared(bytes).map_err(|error| self.pages.lent(pages, &error))?;
         Ok(Shared { shared, pages: Arc::clone(&self.pages) })
     }
 
@@ -343,7 +406,7 @@ impl Shared {
     /// Where it lies, in pages from the start of the region.
     #[must_use]
     pub fn pages(&self) -> Range<usize> {
-        let start = (self.shared.address() - self.pages.mapping.base()) / PAGE_SIZE;
+        let start = (self.shared.address() - self.pages.memory.base()) / PAGE_SIZE;
         start..start + self.shared.len() / PAGE_SIZE
     }
 }

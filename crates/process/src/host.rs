@@ -26,6 +26,7 @@ use userfault_engine::{AddressSpace, Capacities, Embedder, Lock, WaiterId, Woken
 use userfault_memory::{Fixed, Zeroed};
 use userfault_signal::{InstallError, Signal, SignalsBlocked, Turn, futex_wake, install};
 
+use crate::adopt::OnceAdopted;
 use crate::bell::Bell;
 use crate::fault::Faults;
 use crate::fork::{Leaving, Ranges, in_child};
@@ -70,6 +71,7 @@ pub(crate) struct Host {
     pub(crate) wants_threads: AtomicBool,
     pub(crate) ranges: Ranges,
     pub(crate) leaving: Leaving,
+    pub(crate) once_adopted: OnceAdopted,
 }
 
 static HOST: AtomicPtr<Host> = AtomicPtr::new(ptr::null_mut());
@@ -215,6 +217,7 @@ impl Host {
             wants_threads: AtomicBool::new(false),
             ranges: Ranges::new().map_err(|_| short("reserve the table of ranges"))?,
             leaving: Leaving::default(),
+            once_adopted: OnceAdopted::new(),
         })
     }
 

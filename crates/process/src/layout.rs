@@ -203,7 +203,7 @@ impl Host {
     /// may be memory of ours, and its fault under a lock would wait for itself (L2).
     pub(crate) fn room_for_snapshot(&self) -> Result<Fixed<Mapping>, Errno> {
         let blocked = SignalsBlocked::new();
-        let regions = self.layout.read(&blocked).len();
+        let regions = self.layout.read(&blocked).mappings();
         drop(blocked);
         // Others may add regions meanwhile; those were not there when the call began.
         Fixed::with_capacity(regions.max(1)).map_err(|_| Errno::ENOMEM)

@@ -17,6 +17,7 @@
 //!
 //! Kernel counterpart: the page-fault path and `mm/`.
 
+mod adopt;
 mod bell;
 mod bits;
 mod door;

@@ -9,11 +9,11 @@
 //! 1. `writer` is used only in the process that opened it: in a forked child its descriptor would write
 //!    the *parent* (H10). A page that the kernel empties at fork tells.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use userfault_abi::errno::Errno;
 use userfault_client::Refusal;
-use userfault_memory::{Advice, AdviseError, Fixed, Mapping, Protection, Shared};
+use userfault_memory::{Fixed, MapError, Mapping, Protection, Zeroed};
 
 use crate::sys::{self, Span};
 use crate::writer::Writer;
@@ -52,26 +52,25 @@ pub(crate) struct Machine {
 }
 
 /// A word that is 1 in the process that wrote it and 0 in its forked children.
+///
+/// Read in handlers while nothing else of the program may be accessible: it is not reached through malloc's memory.
 struct Opener {
-    word: Shared,
+    word: Zeroed<AtomicU8>,
 }
 
 impl Opener {
     fn new() -> Result<Self, Errno> {
-        let mapping = Mapping::reserve(1, Protection::ReadWrite).map_err(|_| Errno::ENOMEM)?;
-        let mapping = std::sync::Arc::new(mapping);
-        mapping.advise(mapping.range(), Advice::WipeOnFork).map_err(|error| match error {
-            AdviseError::Os { errno } => Errno::from_raw(errno),
-            AdviseError::Range(_) | AdviseError::HeldByWindow { .. } | _ => Errno::EINVAL,
+        let word: Zeroed<AtomicU8> = Zeroed::new(1).map_err(|_| Errno::ENOMEM)?;
+        word.wipe_on_fork().map_err(|error| match error {
+            MapError::Os { errno, .. } => Errno::from_raw(errno),
+            MapError::Empty | MapError::TooLarge { .. } | MapError::Alignment { .. } | _ => Errno::EINVAL,
         })?;
-        let word = mapping.shared(mapping.range()).map_err(|_| Errno::EINVAL)?;
-        word.write(0, &[1]).map_err(|_| Errno::EINVAL)?;
+        word.iter().for_each(|word| word.store(1, Relaxed));
         Ok(Self { word })
     }
 
     fn is_here(&self) -> bool {
-        let mut byte = [0];
-        self.word.read(0, &mut byte).is_ok() && byte == [1]
+        self.word.iter().all(|word| word.load(Relaxed) == 1)
     }
 }
 

@@ -1,67 +1,34 @@
 //! Which pages of a mapping have contents, as the kernel tells.
 //!
-//! Present or swapped out, and not a guard (H11). `mincore` would not do: for private memory it means
-//! "resident", and a swapped page is not absent (H12).
+//! Present or swapped out, and not a guard (H11, H12).
 //!
 //! Kernel counterpart: `/proc/PID/pagemap`, `proc_pid_pagemap(5)`.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use userfault_abi::errno::Errno;
 use userfault_engine::{Page, PageRange};
-use userfault_memory::Zeroed;
+use userfault_memory::{self as memory, Holds};
 
-const ENTRY: usize = 8;
-/// Entries read at a time.
-const ENTRIES: usize = 8192;
-const PRESENT: u64 = 1 << 63;
-const SWAPPED: u64 = 1 << 62;
-const GUARD: u64 = 1 << 58;
+use crate::states::PAGE_SIZE;
 
-pub(crate) struct Pagemap {
-    file: File,
-    /// Outside of the malloc heap: it is written under a lock.
-    buffer: Zeroed<u8>,
-}
+pub(crate) struct Pagemap(memory::Pagemap);
 
 impl Pagemap {
     /// Opens it and takes all the memory it needs: to be called before a lock is held.
     pub(crate) fn open() -> Result<Self, Errno> {
-        let file = File::open("/proc/self/pagemap").map_err(|error| errno_of(&error))?;
-        Ok(Self { file, buffer: Zeroed::new(ENTRIES * ENTRY).map_err(|_| Errno::ENOMEM)? })
+        memory::Pagemap::open().map(Self).map_err(|error| errno_of(&error))
     }
 
     /// Calls `found` with each run of pages in `range` that have contents.
     pub(crate) fn present(&mut self, range: PageRange, mut found: impl FnMut(PageRange)) -> Result<(), Errno> {
-        let mut at = range.start();
-        let mut run: Option<Page> = None;
-        while let Some(batch) = PageRange::new(at, range.end()).and_then(|rest| rest.first(ENTRIES as u64)) {
-            let bytes = usize::try_from(batch.pages()).unwrap_or(0) * ENTRY;
-            let buffer = self.buffer.get_mut(..bytes).ok_or(Errno::EINVAL)?;
-            let offset = batch.start().number() * ENTRY as u64;
-            self.file.read_exact_at(buffer, offset).map_err(|error| errno_of(&error))?;
-            let (entries, _) = buffer.as_chunks::<ENTRY>();
-            let mut page = batch.start();
-            for entry in entries {
-                let entry = u64::from_ne_bytes(*entry);
-                let has_contents = entry & (PRESENT | SWAPPED) != 0 && entry & GUARD == 0;
-                match (has_contents, run) {
-                    (true, None) => run = Some(page),
-                    (false, Some(start)) => {
-                        run = None;
-                        PageRange::new(start, page).into_iter().for_each(&mut found);
-                    }
-                    (true, Some(_)) | (false, None) => {}
-                }
-                page = page.next();
+        let address = |page: Page| usize::try_from(page.number()).map_or(usize::MAX, |number| number * PAGE_SIZE);
+        let page = |address: usize| Page::new((address / PAGE_SIZE) as u64);
+        let bytes = address(range.start())..address(range.end());
+        let runs = self.0.runs(bytes, |run, holds| {
+            if holds == Holds::Contents {
+                PageRange::new(page(run.start), page(run.end)).into_iter().for_each(&mut found);
             }
-            at = batch.end();
-        }
-        if let Some(start) = run {
-            PageRange::new(start, range.end()).into_iter().for_each(&mut found);
-        }
-        Ok(())
+        });
+        runs.map_err(|error| errno_of(&error))
     }
 }
 

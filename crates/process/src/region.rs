@@ -25,9 +25,11 @@
 //! 3. Contents of a page that is not `Present` or `WriteProtected` are dropped before the chunk's
 //!    lock is let go: an aborted fill leaves no bytes behind.
 //! 4. A region is in the table of regions exactly while its mapping exists, so a run inside it names
-//!    pages of ours.
+//!    pages of ours; of adopted memory, pages that it has still (`adopted.rs`), which are as they were by
+//!    the promise that an `Adoption` is.
 #![expect(unsafe_code, reason = "the one place where a run becomes addresses; invariant 4 is its proof")]
 
+mod adopted;
 mod install;
 mod mirror;
 mod plain;
@@ -44,6 +46,7 @@ use userfault_memory::{MapError, ZeroIsValid, Zeroed};
 use crate::bits::Bits;
 use crate::lock::FutexLock;
 use crate::machine::Machine;
+use crate::region::adopted::Adopted;
 use crate::region::install::Backing;
 use crate::states::{PAGE_SIZE, States};
 use crate::sys::{Access, Span};
@@ -121,6 +124,8 @@ pub(crate) struct Region {
     backing: Backing,
     open: Bits,
     readonly: Bits,
+    /// `None` for a mapping of ours.
+    adopted: Option<Adopted>,
     /// Some page may be poisoned.
     pub(crate) may_be_poisoned: AtomicBool,
     /// Nothing of it is registered: bits and chunk states say nothing, whatever they are.
@@ -145,6 +150,7 @@ impl Region {
             backing,
             open: Bits::new(pages)?,
             readonly: Bits::new(pages)?,
+            adopted: None,
             may_be_poisoned: AtomicBool::new(false),
             is_plain: AtomicBool::new(true),
             needs_opening: AtomicBool::new(false),

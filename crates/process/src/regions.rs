@@ -6,6 +6,7 @@
 use userfault_engine::{Mapping, Page, PageRange};
 use userfault_memory::{Fixed, MapError};
 
+use crate::adopt::Adoption;
 use crate::machine::Machine;
 use crate::region::Region;
 use crate::states::States;
@@ -26,10 +27,19 @@ impl Regions {
 
     /// Adds a region; its tag.
     pub(crate) fn add(&mut self, machine: &Machine, base: usize, pages: usize) -> Result<u32, MapError> {
+        self.add_as(|tag| Region::new(machine, base, pages, tag))
+    }
+
+    /// Adds a region of the program's own memory; its tag.
+    pub(crate) fn add_adopted(&mut self, machine: &Machine, adoption: Adoption) -> Result<u32, MapError> {
+        self.add_as(|tag| Region::adopted(machine, adoption, tag))
+    }
+
+    fn add_as(&mut self, make: impl FnOnce(u32) -> Result<Region, MapError>) -> Result<u32, MapError> {
         let free = self.slots.as_ref().iter().position(Option::is_none);
         let index = free.unwrap_or(self.slots.as_ref().len());
         let tag = u32::try_from(index).map_err(|_| MapError::Empty)?;
-        let region = Region::new(machine, base, pages, tag)?;
+        let region = make(tag)?;
         match free.and_then(|index| self.slots.as_mut().get_mut(index)) {
             Some(slot) => *slot = Some(region),
             None => {
@@ -55,14 +65,15 @@ impl Regions {
 
     /// The region with `page`. Linear: for faults that no registration explains, and for the door.
     pub(crate) fn find(&self, page: Page) -> Option<&Region> {
-        self.iter().find(|region| region.range().contains(page))
+        self.iter().find(|region| region.has(page))
     }
 
     /// Fills `into` with what the engine wants to know before it changes registrations in `range`: the
     /// regions that overlap it, in address order; if none does, the first above. As many as there is room
     /// for.
     pub(crate) fn snapshot(&self, range: PageRange, into: &mut Fixed<Mapping>) {
-        let overlapping = self.iter().map(Region::mapping).filter(|mapping| mapping.range.intersect(range).is_some());
+        let overlapping =
+            self.iter().flat_map(Region::mappings).filter(|mapping| mapping.range.intersect(range).is_some());
         for mapping in overlapping {
             if into.push(mapping).is_err() {
                 break;
@@ -70,14 +81,19 @@ impl Regions {
         }
         into.as_mut().sort_unstable_by_key(|mapping| mapping.range.start());
         if into.as_ref().is_empty() {
-            let above = self.iter().map(Region::mapping).filter(|mapping| mapping.range.start() >= range.end());
+            let above = self.iter().flat_map(Region::mappings).filter(|mapping| mapping.range.start() >= range.end());
             let _there_is_room = above.min_by_key(|mapping| mapping.range.start()).map(|first| into.push(first));
         }
     }
 
-    /// How many regions there are, for the capacity of a snapshot.
-    pub(crate) fn len(&self) -> usize {
-        self.slots.as_ref().len()
+    /// Whether some region has a page of `range`.
+    pub(crate) fn overlap(&self, range: PageRange) -> bool {
+        self.iter().flat_map(Region::mappings).any(|mapping| mapping.range.intersect(range).is_some())
+    }
+
+    /// How many mappings the regions have, for the capacity of a snapshot.
+    pub(crate) fn mappings(&self) -> usize {
+        self.iter().flat_map(Region::mappings).count()
     }
 
     /// Looks, from where it stopped last time, for a chunk that can do with fewer mappings.

@@ -5,9 +5,11 @@
 //! Invariants:
 //!
 //! 1. A [`Span`] is page-aligned, not empty, and lies in one mapping that this crate made and has not
-//!    unmapped; only [`Span::new`], whose callers prove that, makes one.
+//!    unmapped, or in memory that the program has given it (`adopt.rs`); only [`Span::new`], whose callers
+//!    prove that, makes one.
 //! 2. No Rust reference points into a span: contents are reached only through loans of the `memory`
-//!    crate, whose rules (`window.rs`) say when they may change.
+//!    crate, whose rules (`window.rs`) say when they may change. Into adopted memory references may point:
+//!    nothing changes bytes there that one has seen, but a discard, whose caller answers for it.
 //!
 //! Kernel counterpart: `mprotect(2)`, `madvise(2)`, `proc_pid_mem(5)`.
 #![expect(unsafe_code, reason = "system calls on addresses; the two invariants above are this file's proof")]
@@ -120,6 +122,16 @@ pub(crate) fn guard(span: Span) -> Result<(), Errno> {
 /// Takes guard markers away.
 pub(crate) fn unguard(span: Span) -> Result<(), Errno> {
     advise(span, MADV_GUARD_REMOVE)
+}
+
+/// Backs pages with single ones from now on, never with huge ones.
+pub(crate) fn avoid_huge_pages(span: Span) -> Result<(), Errno> {
+    advise(span, libc::MADV_NOHUGEPAGE)
+}
+
+/// Lets pages be backed with huge ones.
+pub(crate) fn allow_huge_pages(span: Span) -> Result<(), Errno> {
+    advise(span, libc::MADV_HUGEPAGE)
 }
 
 /// Gives pages that allow reading and have no contents the kernel's page of zeros, so that they count as
@@ -297,6 +309,7 @@ pub(crate) fn reserve_zeros(len: usize) -> Result<Reservation, Errno> {
     if start == libc::MAP_FAILED {
         return Err(last_errno());
     }
+    userfault_memory::is_own_for_ever(start.addr()..start.addr() + len);
     // SAFETY: just mapped, ours. An error leaves zeros in core dumps, nothing worse.
     let _kept_out_of_dumps = unsafe { libc::madvise(start, len, libc::MADV_DONTDUMP) };
     // SAFETY: mapped for ever, all zero bytes, and zero is a value of an atomic byte.

@@ -15,6 +15,7 @@ use std::ptr::{self, NonNull};
 use libc::{c_void, stack_t};
 
 use crate::error::StackError;
+use crate::known::Known;
 use crate::sys;
 
 /// From this size on, a parked fault, a signal in it and a fault in its handler fit: three frames of
@@ -36,6 +37,8 @@ struct Own {
     len: usize,
     start: *mut c_void,
     previous: stack_t,
+    /// In the table of our stacks; gone before the mapping is.
+    known: Option<Known>,
 }
 
 impl AlternateStack {
@@ -85,7 +88,8 @@ impl Own {
         let base = NonNull::new(base).ok_or(StackError::Os { call: "mmap", errno: libc::EFAULT })?;
         // SAFETY: one page into a mapping of more than one page (invariant 1).
         let start = unsafe { base.as_ptr().byte_add(page) };
-        let own = Self { base, len, start, previous };
+        let known = Known::enter(base.as_ptr().addr()..base.as_ptr().addr() + len);
+        let own = Self { base, len, start, previous, known };
         // SAFETY: the first page of the mapping, which nobody uses yet (invariant 1).
         let answer = unsafe { libc::mprotect(base.as_ptr(), page, libc::PROT_NONE) };
         if answer != 0 {
@@ -114,9 +118,12 @@ impl Drop for Own {
     fn drop(&mut self) {
         // Running on it, inside a handler: leaked rather than pulled away.
         if self.is_given_back() {
+            self.known = None;
             // SAFETY: ours (invariant 1), and the kernel no longer has it (2).
             let answer = unsafe { libc::munmap(self.base.as_ptr(), self.len) };
             debug_assert_eq!(answer, 0, "munmap of a whole mapping succeeds");
+        } else {
+            std::mem::forget(self.known.take());
         }
     }
 }

@@ -20,8 +20,9 @@
 //! ---
 //!
 #![doc = include_str!("../../../README.md")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod adopt;
 mod either;
 mod file;
 mod monitor;
@@ -40,8 +41,9 @@ pub use uffd::{Forked, Uffd};
 
 pub use userfault_client as client;
 pub use userfault_client::{
-    Capabilities, Errno, Event, Fault, FaultKind, Features, Incomplete, IoctlMask, KernelFaults, Options,
-    PagefaultFlags, Progress, Provider, Refusal, RegisterModes, Sleeper, Stopped, Told, UffdError, Wait, WriteProtect,
+    AdoptError, Capabilities, Errno, Event, Fault, FaultKind, Features, Incomplete, IoctlMask, KernelFaults, Options,
+    PagefaultFlags, Progress, Provider, Refusal, RegisterModes, Sleeper, Stopped, Told, UffdError, Unfit, Wait,
+    WriteProtect,
 };
 pub use userfault_linux as linux;
 pub use userfault_memory::{populate, populate_mut};

@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("userfault-signal",  "", "libc rustix"),
     ("userfault-memory",  "", "libc rustix"),
     ("userfault-engine",  "userfault-abi", ""),
-    ("userfault-client",  "userfault-abi", ""),
+    ("userfault-client",  "userfault-abi userfault-memory", ""),
     ("userfault-process", "userfault-engine userfault-client userfault-signal userfault-memory userfault-abi", "libc rustix"),
     ("userfault-linux",   "userfault-client userfault-signal userfault-memory userfault-abi", "libc rustix linux-raw-sys"),
     ("userfault",         "userfault-linux userfault-process userfault-client userfault-signal userfault-memory", ""),

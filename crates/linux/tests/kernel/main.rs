@@ -7,6 +7,7 @@
 //! `USERFAULT_REQUIRE_KERNEL=1`.
 #![expect(clippy::unwrap_used, reason = "a call that fails unexpectedly fails the test")]
 
+mod adopt;
 mod events;
 mod fills;
 mod fork;

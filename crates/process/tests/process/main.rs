@@ -8,6 +8,10 @@
 #![expect(clippy::unwrap_used, reason = "a call that fails unexpectedly fails its test")]
 
 mod access;
+mod adopt;
+mod adopt_heap;
+mod adopt_hooks;
+mod adopt_refused;
 mod alone;
 mod budget;
 mod children;

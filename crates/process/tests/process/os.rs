@@ -41,6 +41,54 @@ pub(crate) fn alarm(seconds: u32) {
     unsafe { libc::alarm(seconds) };
 }
 
+/// As the program's own `mmap`, of private anonymous memory; anywhere if `address` is 0, else over what is there.
+pub(crate) fn map(address: usize, len: usize, protection: i32, flags: i32) -> usize {
+    let fixed = if address == 0 { 0 } else { libc::MAP_FIXED };
+    let sharing = if flags & libc::MAP_SHARED == 0 { libc::MAP_PRIVATE } else { 0 };
+    let flags = libc::MAP_ANONYMOUS | sharing | flags | fixed;
+    // SAFETY: invariant 1; what is mapped over is the test's own.
+    let start = unsafe { libc::mmap(ptr::with_exposed_provenance_mut(address), len, protection, flags, -1, 0) };
+    assert_ne!(start, libc::MAP_FAILED, "{:?}", io::Error::last_os_error());
+    start.expose_provenance()
+}
+
+/// As the program's own `mmap` of a file, readable and writable.
+pub(crate) fn map_file(file: &File, len: usize, flags: i32) -> usize {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: fresh memory (invariant 1).
+    let start = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, file.as_raw_fd(), 0) };
+    assert_ne!(start, libc::MAP_FAILED, "{:?}", io::Error::last_os_error());
+    start.expose_provenance()
+}
+
+/// Where the C library keeps what the kernel unlocks when the thread dies.
+pub(crate) fn robust_list(thread: u32) -> usize {
+    let (mut head, mut len) = (0_usize, 0_usize);
+    // SAFETY: invariant 1.
+    unsafe { libc::syscall(libc::SYS_get_robust_list, thread, &raw mut head, &raw mut len) };
+    head
+}
+
+/// This thread's alternate stack.
+pub(crate) fn alternate_stack() -> std::ops::Range<usize> {
+    let mut stack = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    // SAFETY: invariant 1.
+    check(unsafe { libc::sigaltstack(ptr::null(), &raw mut stack) }).unwrap();
+    stack.ss_sp.addr()..stack.ss_sp.addr() + stack.ss_size
+}
+
+/// As the program's own `munmap`.
+pub(crate) fn unmap(address: usize, len: usize) {
+    // SAFETY: the test's own mapping, which nothing refers to.
+    check(unsafe { libc::munmap(ptr::with_exposed_provenance_mut(address), len) }).unwrap();
+}
+
+/// As the program's own `madvise`.
+pub(crate) fn advise(address: usize, len: usize, advice: i32) -> io::Result<()> {
+    // SAFETY: invariant 1.
+    check(unsafe { libc::madvise(ptr::with_exposed_provenance_mut(address), len, advice) }).map(drop)
+}
+
 /// As the program's own `mprotect`.
 pub(crate) fn protect(address: usize, len: usize, protection: i32) -> io::Result<()> {
     // SAFETY: invariant 1.
@@ -85,6 +133,13 @@ pub(crate) fn write_from(file: &File, address: usize, len: usize) -> Result<usiz
     // SAFETY: the kernel answers EFAULT for what it cannot read.
     let answer = unsafe { libc::pwrite(file.as_raw_fd(), source, len, 0) };
     usize::try_from(answer).map_err(|_| io::Error::last_os_error().raw_os_error().unwrap())
+}
+
+/// Whether a system call can write a byte to `address`: a zero.
+pub(crate) fn read_into(file: &File, address: usize) -> bool {
+    file.set_len(1).unwrap();
+    // SAFETY: invariant 1; the kernel answers EFAULT for what it cannot write.
+    unsafe { libc::pread(file.as_raw_fd(), ptr::with_exposed_provenance_mut(address), 1, 0) == 1 }
 }
 
 /// The bytes at `address`, if a system call can read them.

@@ -24,6 +24,7 @@ fn each_example_finds_its_result_right_at_both_providers() {
             ("lazy_file", &["/proc/self/exe"], " pages touched"),
             ("dirty_pages", &[], "182 of 1024 pages written, 182 faults"),
             ("consistent_snapshot", &[], "the snapshot"),
+            ("adopt_array", &[], "pages written: {3, 7, 500, "),
         ] {
             let Some(path) = built(example) else { return };
             // `file!()` counts from the root of the workspace.

@@ -5,6 +5,7 @@
 //! part of a test that needs it prints why it is skipped, and fails if `USERFAULT_REQUIRE_KERNEL=1`.
 #![expect(clippy::unwrap_used, reason = "a call that fails unexpectedly fails the test")]
 
+mod adopting;
 mod examples;
 mod failing;
 mod hard;

@@ -68,6 +68,9 @@ impl Host {
         if self.engine(context.signals_blocked()).is_locked_by_caller() {
             sys::die("userfault: a fault under the engine's lock; this is a bug in userfault-process\n");
         }
+        if self.has_shared.load(Ordering::Relaxed) && self.has_appeared(context.signals_blocked(), address) {
+            return Disposition::Handled;
+        }
         let thread = if self.wants_threads.load(Ordering::Relaxed) { sys::thread_id() } else { 0 };
         let access = Access { address: address as u64, write, patience: Patience::Wait, origin: Origin::User, thread };
         match self.engine(context.signals_blocked()).fault(&access) {

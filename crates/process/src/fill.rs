@@ -23,6 +23,8 @@ pub(crate) enum Bytes {
     /// From this address on, as many as the range has; the kernel checks that they can be read.
     At(usize),
     Zeros,
+    /// They are there: somebody else has written them.
+    There,
 }
 
 impl Bytes {
@@ -34,6 +36,7 @@ impl Bytes {
                 Source::Bytes(address.wrapping_add(offset) as *const u8)
             }
             Self::Zeros => Source::Zeros,
+            Self::There => Source::There,
         }
     }
 }
@@ -130,7 +133,7 @@ impl Host {
     /// Whether a page's bytes could be read, as the kernel sees it.
     fn is_readable(&self, source: Source) -> bool {
         match source {
-            Source::Zeros => true,
+            Source::Zeros | Source::There => true,
             Source::Bytes(address) => self.machine.is_readable(address),
         }
     }
@@ -198,10 +201,10 @@ impl Host {
 }
 
 impl Source {
-    const fn after(self, pages: usize) -> Self {
+    pub(crate) const fn after(self, pages: usize) -> Self {
         match self {
             Self::Bytes(start) => Self::Bytes(start.wrapping_add(pages * PAGE_SIZE)),
-            Self::Zeros => Self::Zeros,
+            Self::Zeros | Self::There => self,
         }
     }
 }

@@ -32,30 +32,38 @@ pub struct Region {
 #[derive(Debug)]
 pub(crate) struct Pages {
     memory: Memory,
-    tag: u32,
+    pub(crate) tag: u32,
     pub(crate) context: Arc<Context>,
     modes: RegisterModes,
 }
 
 /// Whose memory it is.
 #[derive(Debug)]
-enum Memory {
+pub(crate) enum Memory {
     Own(Arc<Mapping>),
-    Adopted { base: usize, pages: usize },
+    Adopted {
+        base: usize,
+        pages: usize,
+    },
+    /// Plain shared memory again in the end.
+    AdoptedShared {
+        base: usize,
+        pages: usize,
+    },
 }
 
 impl Memory {
     fn base(&self) -> usize {
         match self {
             Self::Own(mapping) => mapping.base(),
-            Self::Adopted { base, .. } => *base,
+            Self::Adopted { base, .. } | Self::AdoptedShared { base, .. } => *base,
         }
     }
 
     fn pages(&self) -> usize {
         match self {
             Self::Own(mapping) => mapping.pages(),
-            Self::Adopted { pages, .. } => *pages,
+            Self::Adopted { pages, .. } | Self::AdoptedShared { pages, .. } => *pages,
         }
     }
 
@@ -63,7 +71,7 @@ impl Memory {
     fn mapping(&self) -> Result<&Arc<Mapping>, UffdError> {
         match self {
             Self::Own(mapping) => Ok(mapping),
-            Self::Adopted { .. } => Err(UffdError::Adopted),
+            Self::Adopted { .. } | Self::AdoptedShared { .. } => Err(UffdError::Adopted),
         }
     }
 }
@@ -74,6 +82,7 @@ impl Drop for Pages {
             match self.memory {
                 Memory::Own(_) => self.context.host.remove(self.tag),
                 Memory::Adopted { .. } => self.context.host.end_adoption(self.tag),
+                Memory::AdoptedShared { .. } => self.context.host.give_back_shared(self.tag),
             }
         } else {
             self.context.host.remove_in_child(self.tag);
@@ -98,14 +107,13 @@ pub struct Shared {
 
 impl Region {
     pub(crate) fn new(mapping: Mapping, tag: u32, context: &Arc<Context>, modes: RegisterModes) -> Self {
-        let memory = Memory::Own(Arc::new(mapping));
-        Self { pages: Arc::new(Pages { memory, tag, context: Arc::clone(context), modes }) }
+        Self { pages: Arc::new(Pages::new(Memory::Own(Arc::new(mapping)), tag, context, modes)) }
     }
 
     /// Of memory that the program mapped itself.
     pub(crate) fn adopted(bytes: &Range<usize>, tag: u32, context: &Arc<Context>, modes: RegisterModes) -> Self {
         let memory = Memory::Adopted { base: bytes.start, pages: bytes.len() / PAGE_SIZE };
-        Self { pages: Arc::new(Pages { memory, tag, context: Arc::clone(context), modes }) }
+        Self { pages: Arc::new(Pages::new(memory, tag, context, modes)) }
     }
 
     pub(crate) fn inner(&self) -> &Pages {
@@ -133,6 +141,18 @@ impl Region {
 }
 
 impl Pages {
+    pub(crate) fn new(memory: Memory, tag: u32, context: &Arc<Context>, modes: RegisterModes) -> Self {
+        Self { memory, tag, context: Arc::clone(context), modes }
+    }
+
+    pub(crate) fn base(&self) -> usize {
+        self.memory.base()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.memory.pages()
+    }
+
     /// Page numbers of the region, checked, as pages of the address space.
     pub(crate) fn range(&self, pages: &Range<usize>) -> Result<PageRange, UffdError> {
         self.context.check_process()?;
@@ -145,7 +165,7 @@ impl Pages {
         PageRange::new(Page::new(base + pages.start as u64), Page::new(base + pages.end as u64)).ok_or_else(outside)
     }
 
-    fn range_of_bytes(&self, first: usize, bytes: &[u8]) -> Result<PageRange, UffdError> {
+    pub(crate) fn range_of_bytes(&self, first: usize, bytes: &[u8]) -> Result<PageRange, UffdError> {
         if bytes.is_empty() || !bytes.len().is_multiple_of(PAGE_SIZE) {
             return Err(UffdError::NotWholePages { len_bytes: bytes.len(), page_size: PAGE_SIZE });
         }
@@ -167,7 +187,7 @@ impl Pages {
         matches!(self.memory, Memory::Adopted { .. })
     }
 
-    fn fill(&self, range: PageRange, fill: Fill, bytes: Bytes) -> Result<Progress, UffdError> {
+    pub(crate) fn fill(&self, range: PageRange, fill: Fill, bytes: Bytes) -> Result<Progress, UffdError> {
         let host = self.context.host;
         let blocked = SignalsBlocked::new();
         let layout = host.layout.read(&blocked);
@@ -178,6 +198,9 @@ impl Pages {
             && let Some(region) = layout.get(self.tag)
         {
             region.may_be_poisoned.store(true, Ordering::Relaxed);
+        }
+        if let Some(stop) = self.let_appear(&blocked, &layout, range) {
+            return Ok(Progress::stopped(0, Stopped::from_errno(stop)));
         }
         let mut filling = match host.engine(&blocked).fill(self.context.id, range, fill) {
             Ok(filling) => filling,
@@ -198,7 +221,7 @@ impl Pages {
         Ok(progress(&end))
     }
 
-    fn copy(&self, first: usize, bytes: &[u8], modes: CopyModes) -> Result<Progress, UffdError> {
+    pub(crate) fn copy(&self, first: usize, bytes: &[u8], modes: CopyModes) -> Result<Progress, UffdError> {
         let range = self.range_of_bytes(first, bytes)?;
         self.fill(range, Fill::Copy(modes), Bytes::At(bytes.as_ptr().addr()))
     }
@@ -225,6 +248,26 @@ impl Pages {
         end.stop.map_or(Ok(()), |stop| Err(system(errno(stop))))
     }
 
+    pub(crate) fn wake(&self, pages: &Range<usize>) -> Result<(), UffdError> {
+        let range = self.range(pages)?;
+        let host = self.context.host;
+        let blocked = SignalsBlocked::new();
+        let woken = host.engine(&blocked).wake(self.context.id, range);
+        host.unpark(&blocked, woken);
+        drop(blocked);
+        // Whoever was woken touches its page again.
+        crate::etiquette::check_handler()
+    }
+
+    pub(crate) fn unregister(&self, pages: &Range<usize>) -> Result<(), UffdError> {
+        let range = self.range(pages)?;
+        if self.is_adopted() {
+            return self.context.host.give_back(self.tag, range);
+        }
+        let system = |error| UffdError::System { operation: "unregistering", errno: errno(error) };
+        self.context.host.unregister(self.context.id, range).map_err(system)
+    }
+
     fn lent(&self, asked: Range<usize>, error: &LendError) -> UffdError {
         match error {
             LendError::HeldByWindow { .. } | LendError::HeldByShared { .. } => UffdError::Lent { asked },
@@ -247,6 +290,12 @@ impl Pages {
     }
 }
 
+pub(crate) fn lend_shared(pages: &Arc<Pages>, lent: Range<usize>) -> Result<Shared, UffdError> {
+    let bytes = pages.bytes(&lent)?;
+    let shared = pages.memory.mapping()?.shared(bytes).map_err(|error| pages.lent(lent, &error))?;
+    Ok(Shared { shared, pages: Arc::clone(pages) })
+}
+
 fn progress(end: &End) -> Progress {
     let pages_done = usize::try_from(end.pages_done).unwrap_or(usize::MAX);
     match end.stop {
@@ -260,11 +309,11 @@ impl userfault_client::Region for Region {
     type Shared = Shared;
 
     fn base(&self) -> usize {
-        self.pages.memory.base()
+        self.pages.base()
     }
 
     fn pages(&self) -> usize {
-        self.pages.memory.pages()
+        self.pages.count()
     }
 
     fn page_size(&self) -> usize {
@@ -308,28 +357,16 @@ impl userfault_client::Region for Region {
     }
 
     fn wake(&self, pages: Range<usize>) -> Result<(), UffdError> {
-        let range = self.pages.range(&pages)?;
-        let host = self.pages.context.host;
-        let blocked = SignalsBlocked::new();
-        let woken = host.engine(&blocked).wake(self.pages.context.id, range);
-        host.unpark(&blocked, woken);
-        drop(blocked);
-        // Whoever was woken touches its page again.
-        crate::etiquette::check_handler()
+        self.pages.wake(&pages)
     }
 
     fn unregister(&self, pages: Range<usize>) -> Result<(), UffdError> {
-        let range = self.pages.range(&pages)?;
-        if self.pages.is_adopted() {
-            return self.pages.context.host.give_back(self.pages.tag, range);
-        }
-        let system = |error| UffdError::System { operation: "unregistering", errno: errno(error) };
-        self.pages.context.host.unregister(self.pages.context.id, range).map_err(system)
+        self.pages.unregister(&pages)
     }
 
     fn populate(&self, pages: Range<usize>) -> Result<(), UffdError> {
         let bytes = self.pages.bytes(&pages)?;
-        let outside = |_| UffdError::OutsideRegion { asked: pages, pages: self.pages.memory.pages() };
+        let outside = |_| UffdError::OutsideRegion { asked: pages, pages: self.pages.count() };
         self.pages.memory.mapping()?.populate(bytes).map_err(outside)
     }
 
@@ -340,9 +377,7 @@ impl userfault_client::Region for Region {
     }
 
     fn shared(&self, pages: Range<usize>) -> Result<Shared, UffdError> {
-        let bytes = self.pages.bytes(&pages)?;
-        let shared = self.pages.memory.mapping()?.shared(bytes).map_err(|error| self.pages.lent(pages, &error))?;
-        Ok(Shared { shared, pages: Arc::clone(&self.pages) })
+        lend_shared(&self.pages, pages)
     }
 
     fn discard(&self, window: &mut Window, pages: Range<usize>) -> Result<(), UffdError> {
@@ -406,7 +441,7 @@ impl Shared {
     /// Where it lies, in pages from the start of the region.
     #[must_use]
     pub fn pages(&self) -> Range<usize> {
-        let start = (self.shared.address() - self.pages.memory.base()) / PAGE_SIZE;
+        let start = (self.shared.address() - self.pages.base()) / PAGE_SIZE;
         start..start + self.shared.len() / PAGE_SIZE
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Host {
     pub(crate) ranges: Ranges,
     pub(crate) leaving: Leaving,
     pub(crate) once_adopted: OnceAdopted,
+    /// There is or was a region of shared memory, whose pages can appear by themselves.
+    pub(crate) has_shared: AtomicBool,
 }
 
 static HOST: AtomicPtr<Host> = AtomicPtr::new(ptr::null_mut());
@@ -218,6 +220,7 @@ impl Host {
             ranges: Ranges::new().map_err(|_| short("reserve the table of ranges"))?,
             leaving: Leaving::default(),
             once_adopted: OnceAdopted::new(),
+            has_shared: AtomicBool::new(false),
         })
     }
 

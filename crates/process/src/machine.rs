@@ -40,6 +40,8 @@ pub(crate) struct Machine {
     opener: Opener,
     /// Guard markers can be installed.
     pub(crate) guards: bool,
+    /// In shared memory, too.
+    pub(crate) shared_guards: bool,
     budget: usize,
     mappings: AtomicUsize,
     recent: [AtomicU64; RECENT],
@@ -94,6 +96,7 @@ impl Machine {
             scratch,
             opener,
             guards: !tuning.without_guards && crate::probe::guards().is_ok(),
+            shared_guards: !tuning.without_guards && crate::probe::shared_guards().is_ok(),
             budget: tuning.mapping_budget.unwrap_or(limit.saturating_sub(now) / 2),
             mappings: AtomicUsize::new(0),
             recent: [const { AtomicU64::new(u64::MAX) }; RECENT],
@@ -132,6 +135,12 @@ impl Machine {
     pub(crate) fn is_readable(&self, source: *const u8) -> bool {
         let nowhere = Span::of(&self.scratch, &(0..1));
         self.is_opener() && self.writer.write(source, nowhere).is_ok()
+    }
+
+    /// Gives writable pages without contents zeros of their own.
+    pub(crate) fn populate_for_writing(&self, span: Span) -> Result<(), Errno> {
+        self.may_fail()?;
+        sys::populate_for_writing(span)
     }
 
     /// Moves pages of one span to another of the same length, in one step.

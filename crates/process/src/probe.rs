@@ -9,7 +9,7 @@ use userfault_client::Refusal;
 use userfault_memory::{Mapping, Protection, page_size};
 
 use crate::machine::Tuning;
-use crate::region::Mirror;
+use crate::region::{Alias, Contents, Mirror};
 use crate::states::PAGE_SIZE;
 use crate::sys::{self, Access, Span};
 use crate::writer::Writer;
@@ -106,6 +106,48 @@ pub(crate) fn guards() -> Result<(), Refusal> {
     guard_and_look(Span::of(&scratch, &(0..1))).map_err(refused)
 }
 
+/// The same in shared memory.
+pub(crate) fn shared_guards() -> Result<(), Refusal> {
+    let refused =
+        refusal("guard markers in shared memory (MADV_GUARD_INSTALL)", "use Linux 6.15 or later, allow madvise");
+    let scratch = scratch_shared(1)?;
+    let page = Span::of(&scratch, &(0..1));
+    sys::protect(page, Access::None).and_then(|()| guard_and_look(page)).map_err(refused)
+}
+
+/// Maps shared memory once more, writes there, and reads it back.
+pub(crate) fn alias(writer: &Writer) -> Result<(), Refusal> {
+    let refused = refusal("map shared memory once more (mremap with an old length of 0)", "allow mremap");
+    let scratch = scratch_shared(1)?;
+    let page = Span::of(&scratch, &(0..1));
+    let alias = Alias::of(page, Contents::Resident).map_err(&refused)?;
+    writer.write(BYTES.as_ptr(), alias.span(&(0..1))).map_err(|(_, errno)| refused(errno))?;
+    look(page).map_err(refused)
+}
+
+/// Asks which of two pages of shared memory is resident.
+pub(crate) fn resident(writer: &Writer) -> Result<(), Refusal> {
+    let refused = refusal("ask which shared pages are there (mincore)", "allow mincore, or give the memory's file");
+    let scratch = scratch_shared(2)?;
+    writer.write(BYTES.as_ptr(), Span::of(&scratch, &(1..2))).map_err(|(_, errno)| refused(errno))?;
+    let mut flags = [0; 2];
+    sys::resident(Span::of(&scratch, &(0..2)), &mut flags).map_err(&refused)?;
+    if flags.map(|flag| flag & 1) == [0, 1] { Ok(()) } else { Err(refused(Errno::EIO)) }
+}
+
+/// Whether pages can be swapped out, and then are there without being resident.
+pub(crate) fn swap() -> Result<(), Refusal> {
+    let refused = refusal(
+        "tell shared pages that are swapped out from missing ones",
+        "give the memory's file, or turn swap off (swapoff -a; /proc/swaps says what is on)",
+    );
+    match std::fs::read_to_string("/proc/swaps") {
+        Ok(swaps) if swaps.lines().count() <= 1 => Ok(()),
+        Ok(_) => Err(refused(Errno::EBUSY)),
+        Err(error) => Err(refused(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))),
+    }
+}
+
 fn guard_and_look(page: Span) -> Result<(), Errno> {
     sys::guard(page)?;
     sys::protect(page, Access::ReadWrite)?;
@@ -139,6 +181,14 @@ fn scratch(pages: usize, protection: Protection) -> Result<Mapping, Refusal> {
         errno: Errno::ENOMEM,
         remedy: "raise the limit of address space (ulimit -v)",
     })
+}
+
+/// Pages that are shared, readable and writable.
+pub(crate) fn scratch_shared(pages: usize) -> Result<Mapping, Refusal> {
+    let mapping = scratch(pages, Protection::None)?;
+    sys::map_shared(None, Span::of(&mapping, &(0..pages)))
+        .map_err(refusal("map shared memory that has no file", "allow mmap of shared memory"))?;
+    Ok(mapping)
 }
 
 /// Makes refusals of an errno, unless that says something about the probe and not about the machine.

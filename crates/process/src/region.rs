@@ -30,10 +30,12 @@
 #![expect(unsafe_code, reason = "the one place where a run becomes addresses; invariant 4 is its proof")]
 
 mod adopted;
+mod alias;
 mod install;
 mod mirror;
 mod plain;
 
+pub(crate) use alias::{Alias, Contents};
 pub(crate) use mirror::Mirror;
 
 use std::ops::Range;
@@ -64,6 +66,8 @@ struct ChunkState {
     mixed: bool,
     /// A page whose bit says closed may be open in truth.
     is_unsure: bool,
+    /// It is guarded, but some closed page may be PROT_NONE instead of a guard.
+    has_gaps: bool,
     /// Some page of its part of the mirror may not be writable.
     is_mirror_closed: bool,
     /// Borders between its pages that allow different things. Those between chunks are not counted:
@@ -76,8 +80,8 @@ struct ChunkState {
 impl ChunkState {
     /// Nothing is known of its pages any more.
     const fn anew(self) -> Self {
-        let Self { is_mirror_closed, borders, stamp, .. } = self;
-        Self { guarded: false, soft: false, mixed: false, is_unsure: false, is_mirror_closed, borders, stamp }
+        let (guarded, soft, mixed, is_unsure, has_gaps) = (false, false, false, false, false);
+        Self { guarded, soft, mixed, is_unsure, has_gaps, ..self }
     }
 }
 
@@ -90,11 +94,13 @@ unsafe impl ZeroIsValid for Chunk {}
 type Run = Range<usize>;
 
 /// Where a fill's bytes come from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// As many bytes as the pages have; the kernel reads them and says if it cannot.
     Bytes(*const u8),
     Zeros,
+    /// Somebody else has brought them.
+    There,
 }
 
 /// What came of a touch of a page that has contents.
@@ -135,11 +141,17 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// Of a fresh mapping, which holds nothing and which nobody knows yet.
-    pub(crate) fn new(machine: &Machine, base: usize, pages: usize, tag: u32) -> Result<Self, MapError> {
+    /// Of a fresh mapping, which holds nothing and which nobody knows yet; or of shared memory.
+    pub(crate) fn new(
+        machine: &Machine,
+        base: usize,
+        pages: usize,
+        tag: u32,
+        shared: Option<Contents>,
+    ) -> Result<Self, MapError> {
         // SAFETY: the caller's mapping, as a whole (invariant 4).
         let all = unsafe { Span::new(base, pages * PAGE_SIZE) };
-        let backing = Backing::of(machine, all)?;
+        let backing = Backing::of(machine, all, shared)?;
         let chunk_pages = CHUNK_PAGES.max(pages.div_ceil(CHUNKS).next_power_of_two());
         Ok(Self {
             base,
@@ -157,13 +169,18 @@ impl Region {
         })
     }
 
+    pub(crate) const fn base(&self) -> usize {
+        self.base
+    }
+
     pub(crate) fn range(&self) -> PageRange {
         let start = Page::new((self.base / PAGE_SIZE) as u64);
         PageRange::new(start, Page::new(start.number() + self.pages as u64)).unwrap_or(PageRange::one(start))
     }
 
     pub(crate) fn mapping(&self) -> Mapping {
-        Mapping { range: self.range(), kind: MappingKind::PrivateAnonymous, tag: self.tag }
+        let kind = if self.is_shared() { MappingKind::Shared } else { MappingKind::PrivateAnonymous };
+        Mapping { range: self.range(), kind, tag: self.tag }
     }
 
     /// The part of `range` that lies in this region.
@@ -230,7 +247,7 @@ impl Region {
         access: Access,
     ) -> Result<(), Short> {
         self.in_chunk(machine, run, |state| {
-            if machine.guards && !state.guarded && !state.soft && self.is_scattered(run) {
+            if self.can_guard(machine) && !state.guarded && !state.soft && self.is_scattered(run) {
                 // Failing costs nothing but mappings: runs that got no guards stay PROT_NONE.
                 let _unconverted = self.convert(machine, states, run, state);
             }
@@ -272,7 +289,7 @@ impl Region {
     /// pages are not touched, nor pages in the middle of a change.
     fn convert(&self, machine: &Machine, states: &States, run: &Run, state: &mut ChunkState) -> Result<(), Errno> {
         let all = self.chunk_run(run.start / self.chunk_pages);
-        state.guarded = true;
+        (state.guarded, state.has_gaps) = (true, true);
         let mut at = all.start;
         while let Some(start) = (at..all.end).find(|page| self.is_empty(states, *page)) {
             let end = (start..all.end).find(|page| !self.is_empty(states, *page)).unwrap_or(all.end);
@@ -280,6 +297,7 @@ impl Region {
             machine.protect(self.span(&(start..end)), Access::ReadWrite)?;
             at = end;
         }
+        state.has_gaps = all.into_iter().any(|page| !self.open.get(page) && !self.is_empty(states, page));
         Ok(())
     }
 
@@ -307,9 +325,10 @@ impl Region {
             }
             self.open.set(run.clone(), false);
             self.readonly.set(run.clone(), false);
+            self.end_contents(run).map_err(|_| Short { done: 0, cause: userfault_engine::Cause::NoMemory })?;
             if state.guarded {
-                self.guard_again(machine, run, state.soft)
-            } else {
+                self.guard_again(machine, run, state)
+            } else if !self.is_shared() {
                 self.drop_contents(machine, run);
             }
             Ok(())
@@ -388,7 +407,7 @@ impl Region {
             if state.borders < 2 || state.mixed || self.is_plain.load(Relaxed) {
                 return false;
             }
-            let gave = if machine.guards && !state.guarded && !state.soft {
+            let gave = if self.can_guard(machine) && !state.guarded && !state.soft {
                 self.convert(machine, states, &run, state).is_ok()
             } else {
                 self.soften(machine, &run, state)

@@ -8,7 +8,7 @@ use userfault_memory::{Fixed, MapError};
 
 use crate::adopt::Adoption;
 use crate::machine::Machine;
-use crate::region::Region;
+use crate::region::{Contents, Region};
 use crate::states::States;
 
 /// How many regions there can be.
@@ -27,7 +27,18 @@ impl Regions {
 
     /// Adds a region; its tag.
     pub(crate) fn add(&mut self, machine: &Machine, base: usize, pages: usize) -> Result<u32, MapError> {
-        self.add_as(|tag| Region::new(machine, base, pages, tag))
+        self.add_as(|tag| Region::new(machine, base, pages, tag, None))
+    }
+
+    /// Adds a region of shared memory; its tag.
+    pub(crate) fn add_shared(
+        &mut self,
+        machine: &Machine,
+        base: usize,
+        pages: usize,
+        contents: Contents,
+    ) -> Result<u32, MapError> {
+        self.add_as(|tag| Region::new(machine, base, pages, tag, Some(contents)))
     }
 
     /// Adds a region of the program's own memory; its tag.

@@ -220,8 +220,12 @@ pub(crate) fn move_pages(from: Span, to: Span) -> Result<(), Errno> {
     if moved != libc::MAP_FAILED {
         return Ok(());
     }
-    let errno = last_errno();
-    // The kernel takes `to` away before it knows that it can move (RLIMIT_DATA): then put something there.
+    // The kernel takes `to` away before it knows that it can move (RLIMIT_DATA).
+    Err(keep_mapped(to, last_errno()))
+}
+
+/// After a call that may have taken pages of ours away, maps something inaccessible there; the call's errno.
+fn keep_mapped(to: Span, errno: Errno) -> Errno {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: pages of ours, or nothing, at that address: what is mapped there is not replaced.
     let filled = unsafe { libc::mmap(to.start as *mut c_void, to.len, libc::PROT_NONE, flags, -1, 0) };
@@ -231,7 +235,47 @@ pub(crate) fn move_pages(from: Span, to: Span) -> Result<(), Errno> {
     } else if last_errno() != Errno::EEXIST {
         die("userfault: a part of a region was lost by a failed mremap, and could not be mapped again\n");
     }
-    Err(errno)
+    errno
+}
+
+/// Maps the shared memory at `from` once more, at `onto`.
+///
+/// # Errors
+///
+/// `EINVAL` if it is private. `onto` is as it was, or inaccessible.
+pub(crate) fn alias(from: Span, onto: Span) -> Result<(), Errno> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // An old length of 0 asks for a second mapping.
+    // SAFETY: both are pages of ours (invariant 1); `onto` lends nothing yet, and `from` is unchanged.
+    let mapped = unsafe { libc::mremap(from.start as *mut c_void, 0, onto.len, flags, onto.start as *mut c_void) };
+    if mapped == libc::MAP_FAILED { Err(keep_mapped(onto, last_errno())) } else { Ok(()) }
+}
+
+/// Maps shared memory, a file's or nobody's, at the pages of a mapping that has lent nothing yet.
+pub(crate) fn map_shared(file: Option<BorrowedFd<'_>>, onto: Span) -> Result<(), Errno> {
+    let bits = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    let (flags, file) = file.map_or((flags | libc::MAP_ANONYMOUS, -1), |file| (flags, file.as_raw_fd()));
+    // SAFETY: pages of ours (invariant 1), which no reference points into (2); they stay mapped.
+    let mapped = unsafe { libc::mmap(onto.start as *mut c_void, onto.len, bits, flags, file, 0) };
+    if mapped == libc::MAP_FAILED { Err(keep_mapped(onto, last_errno())) } else { Ok(()) }
+}
+
+/// Frees pages of shared memory, for everybody who maps them.
+pub(crate) fn remove(span: Span) -> Result<(), Errno> {
+    advise(span, libc::MADV_REMOVE)
+}
+
+/// Gives writable pages without contents zeros of their own. Since Linux 5.14.
+pub(crate) fn populate_for_writing(span: Span) -> Result<(), Errno> {
+    advise(span, libc::MADV_POPULATE_WRITE)
+}
+
+/// Sets bit 0 of a flag for each page that is resident; there is a flag for each.
+pub(crate) fn resident(span: Span, flags: &mut [u8]) -> Result<(), Errno> {
+    assert!(flags.len() >= span.len / PAGE, "a flag for each page");
+    // SAFETY: as many bytes as pages are written to the flags.
+    check(unsafe { libc::mincore(span.start as *mut c_void, span.len, flags.as_mut_ptr()) })
 }
 
 /// Undoes what `mlock` does to pages.

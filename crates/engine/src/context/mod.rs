@@ -72,6 +72,8 @@ pub struct Rules {
     pub modes: RegisterModes,
     /// Fills that exist, as ioctl bits.
     pub fills: IoctlMask,
+    /// Shared memory can be registered, for missing pages only.
+    pub shared_memory: bool,
 }
 
 impl Rules {
@@ -91,6 +93,7 @@ impl Rules {
                 message_size: original::Word::SIZE,
                 modes: RegisterModes::MISSING,
                 fills: if fills { IoctlMask::COPY.union(IoctlMask::ZEROPAGE) } else { IoctlMask::NONE },
+                shared_memory: false,
             },
             Protocol::Modern => Self {
                 protocol,
@@ -104,6 +107,7 @@ impl Rules {
                 message_size: userfault_abi::Message::SIZE,
                 modes: RegisterModes::MISSING.union(RegisterModes::WP),
                 fills: IoctlMask::COPY.union(IoctlMask::ZEROPAGE).union(IoctlMask::POISON),
+                shared_memory: true,
             },
         }
     }

@@ -14,7 +14,7 @@ pub(crate) mod unregister;
 use userfault_abi::RegisterModes;
 
 use crate::addr::{Page, PageRange};
-use crate::context::ContextId;
+use crate::context::{ContextId, Rules};
 use crate::host::{Embedder, Lock};
 use crate::space::AddressSpace;
 
@@ -24,7 +24,8 @@ use crate::space::AddressSpace;
 pub enum MappingKind {
     /// Private anonymous memory: what can be registered.
     PrivateAnonymous,
-    /// Shared memory, named or not.
+    /// Shared memory, named or not: it can be registered for missing pages, in the modern protocol. The
+    /// embedder settles a page that appears without a fill, because somebody else has written it.
     Shared,
     /// Huge pages.
     HugePages,
@@ -33,6 +34,17 @@ pub enum MappingKind {
     /// Device memory, `vdso` and the like, and anything the embedder cannot name.
     #[default]
     Unknown,
+}
+
+impl MappingKind {
+    /// Whether it can be registered so.
+    pub(crate) const fn takes(self, modes: RegisterModes, rules: &Rules) -> bool {
+        match self {
+            Self::PrivateAnonymous => true,
+            Self::Shared => rules.shared_memory && modes.difference(RegisterModes::MISSING).is_empty(),
+            Self::HugePages | Self::File | Self::Unknown => false,
+        }
+    }
 }
 
 /// One mapping of the embedder's.

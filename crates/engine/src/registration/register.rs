@@ -10,7 +10,7 @@ use userfault_abi::{IoctlMask, RegisterModes};
 use crate::addr::PageRange;
 use crate::context::ContextId;
 use crate::host::{Embedder, Lock};
-use crate::registration::{Mapping, MappingKind, Registration};
+use crate::registration::{Mapping, Registration};
 use crate::space::{AddressSpace, State};
 
 /// Why a range cannot be registered; nothing changed.
@@ -125,7 +125,7 @@ impl<E: Embedder> State<E> {
         }
         for mapping in mappings {
             let Some(part) = range.intersect(mapping.range) else { continue };
-            if mapping.kind != MappingKind::PrivateAnonymous {
+            if !mapping.kind.takes(modes, &rules) {
                 return Err(RegisterError::WrongKind);
             }
             if let Some(owner) = self.other_owner(id, part) {

@@ -2,10 +2,12 @@
 //!
 //! Kernel counterpart: `UFFDIO_UNREGISTER`.
 
+use userfault_abi::RegisterModes;
+
 use crate::addr::PageRange;
 use crate::context::ContextId;
 use crate::host::{Embedder, Lock};
-use crate::registration::{Mapping, MappingKind};
+use crate::registration::Mapping;
 use crate::space::{AddressSpace, State};
 use crate::wait::wake::{Select, Woken};
 
@@ -65,7 +67,7 @@ impl<E: Embedder> State<E> {
         }
         for mapping in mappings {
             let Some(part) = range.intersect(mapping.range) else { continue };
-            if mapping.kind != MappingKind::PrivateAnonymous {
+            if !mapping.kind.takes(RegisterModes::MISSING, &context.rules) {
                 return Err(UnregisterError::WrongKind);
             }
             if let Some(owner) = self.other_owner(id, part) {

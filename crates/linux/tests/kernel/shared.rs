@@ -77,6 +77,10 @@ fn fills_of_shared_memory_say_what_stopped_them() {
     assert_eq!(region.continue_pages(4..5, ContinueModes::NONE), Ok(Progress::all(1)));
     region.unmap(5..6).unwrap();
     assert_eq!(region.continue_pages(5..6, ContinueModes::NONE), Ok(Progress::all(1)));
+    // Reserved room is present, too, though nobody has written to it.
+    let reserved = open!().map_shared(1, RegisterModes::MISSING).unwrap();
+    rustix::fs::fallocate(&reserved, rustix::fs::FallocateFlags::KEEP_SIZE, 0, page() as u64).unwrap();
+    assert_eq!(reserved.copy(0, &pattern(0, 9), CopyModes::NONE), Ok(present));
     let expected = [patterns(0..2, 0), vec![0; 2 * page()], patterns(4..6, 0)].concat();
     assert_eq!(contents(&region, 0..6), expected);
 }

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use userfault_engine::{Mapping, MappingKind, Page, PageRange, PageState, Pages};
+use userfault_engine::{Mapping, Page, PageRange, PageState, Pages};
 use userfault_memory::{MapError, Survey};
 
 use super::{Region, Run};
@@ -33,7 +33,7 @@ impl Region {
         let pages = adoption.len() / PAGE_SIZE;
         let has = Bits::new(pages)?;
         has.set(0..pages, true);
-        let region = Self::new(machine, adoption.start(), pages, tag)?;
+        let region = Self::new(machine, adoption.start(), pages, tag, None)?;
         Ok(Self { adopted: Some(Adopted { has, survey: adoption.into_survey() }), ..region })
     }
 
@@ -70,7 +70,7 @@ impl Region {
 
     /// What the region is, as the engine wants to know it.
     pub(crate) fn mappings(&self) -> impl Iterator<Item = Mapping> {
-        let kind = MappingKind::PrivateAnonymous;
+        let kind = self.mapping().kind;
         self.runs(0..self.pages).map(move |run| Mapping { range: self.pages_of(&run), kind, tag: self.tag })
     }
 

@@ -9,7 +9,7 @@ use userfault_abi::errno::Errno;
 use userfault_engine::Cause;
 use userfault_memory::MapError;
 
-use super::{ChunkState, Mirror, Region, Run, Short, Source};
+use super::{Alias, ChunkState, Contents, Mirror, Region, Run, Short, Source};
 use crate::machine::Machine;
 use crate::states::PAGE_SIZE;
 use crate::sys::{self, Access, Span};
@@ -20,11 +20,17 @@ pub(super) enum Backing {
     Forced,
     /// They are made ready elsewhere, and moved there.
     Mirror(Mirror),
+    /// They are the pages of a file, and are written through another mapping of it.
+    Alias(Alias),
 }
 
 impl Backing {
-    /// For a region that holds nothing yet.
-    pub(super) fn of(machine: &Machine, region: Span) -> Result<Self, MapError> {
+    /// For a region that holds nothing yet, or one of shared memory.
+    pub(super) fn of(machine: &Machine, region: Span, shared: Option<Contents>) -> Result<Self, MapError> {
+        if let Some(contents) = shared {
+            let failed = |errno: Errno| MapError::Os { call: "making a second mapping", errno: errno.raw() };
+            return Alias::of(region, contents).map(Self::Alias).map_err(failed);
+        }
         if machine.writer.is_forced() {
             return Ok(Self::Forced);
         }
@@ -32,9 +38,9 @@ impl Backing {
         Mirror::of(&machine.writer, region).map(Self::Mirror).map_err(failed)
     }
 
-    /// Whether the region is accessible now, however it was mapped.
+    /// Whether a fresh region is accessible now, however it was mapped.
     pub(super) const fn leaves_open(&self) -> bool {
-        matches!(self, Self::Mirror(_))
+        matches!(self, Self::Mirror(_) | Self::Alias(_))
     }
 }
 
@@ -53,9 +59,52 @@ impl Region {
         state: &mut ChunkState,
     ) -> Result<(), Short> {
         match &self.backing {
-            Backing::Forced if state.guarded => self.fill_guarded(machine, run, source, access, state.soft),
+            Backing::Forced if state.guarded => self.fill_guarded(machine, run, source, access, state),
             Backing::Forced => self.fill_plain(machine, run, source, access),
             Backing::Mirror(mirror) => self.fill_by_mirror(machine, mirror, run, source, access, state),
+            Backing::Alias(alias) => self.fill_by_alias(machine, alias, run, source, state),
+        }
+    }
+
+    pub(crate) const fn is_shared(&self) -> bool {
+        matches!(self.backing, Backing::Alias(_))
+    }
+
+    /// Whether guards can be put on its pages.
+    pub(super) const fn can_guard(&self, machine: &Machine) -> bool {
+        if self.is_shared() { machine.shared_guards } else { machine.guards }
+    }
+
+    /// The first run of pages in `run` that have contents, though not necessarily from us.
+    pub(crate) fn found_in(&self, run: &Run) -> Result<Option<Run>, Errno> {
+        match &self.backing {
+            Backing::Alias(alias) => alias.present_in(run),
+            Backing::Forced | Backing::Mirror(_) => Ok(None),
+        }
+    }
+
+    /// Writes shared memory through its other mapping, whatever is there.
+    pub(crate) fn write_beside(&self, machine: &Machine, run: &Run, source: *const u8) -> Result<(), Errno> {
+        match &self.backing {
+            Backing::Alias(alias) => machine.write(source, alias.span(run)).map_err(|(_, errno)| errno),
+            Backing::Forced | Backing::Mirror(_) => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Ends contents of shared memory, which no guard and no advice about a mapping does. Nobody may reach
+    /// them here.
+    pub(super) fn end_contents(&self, run: &Run) -> Result<(), Errno> {
+        match &self.backing {
+            Backing::Alias(alias) => alias.punch(run),
+            Backing::Forced | Backing::Mirror(_) => Ok(()),
+        }
+    }
+
+    /// Ends contents of pages that anybody may reach.
+    pub(super) fn end_plain_contents(&self, run: &Run) -> Result<(), Errno> {
+        match &self.backing {
+            Backing::Alias(alias) => alias.punch(run),
+            Backing::Forced | Backing::Mirror(_) => sys::zap(self.span(run)),
         }
     }
 
@@ -77,19 +126,19 @@ impl Region {
         run: &Run,
         source: Source,
         access: Access,
-        soft: bool,
+        state: &mut ChunkState,
     ) -> Result<(), Short> {
         machine.protect(self.span(run), Access::None).map_err(|_| no_memory(0))?;
         if machine.unguard(self.span(run)).is_err() {
-            self.guard_again(machine, run, soft);
+            self.guard_again(machine, run, state);
             return Err(no_memory(0));
         }
         let wrote = write(machine, self.span(run), source);
         let done = done_of(run, wrote);
-        self.guard_again(machine, &(done.end..run.end), soft);
+        self.guard_again(machine, &(done.end..run.end), state);
         let lifted = self.as_far_as_possible(&done, |span| machine.open_pages(span, access));
         if lifted < done.end {
-            self.guard_again(machine, &(lifted..done.end), soft);
+            self.guard_again(machine, &(lifted..done.end), state);
             return Err(no_memory(lifted - run.start));
         }
         wrote
@@ -136,8 +185,50 @@ impl Region {
         stuck.map_or(wrote, |part| Err(no_memory(part.start - run.start)))
     }
 
+    /// Writes pages through the other mapping: they are complete before they can be reached here.
+    fn fill_by_alias(
+        &self,
+        machine: &Machine,
+        alias: &Alias,
+        run: &Run,
+        source: Source,
+        state: &mut ChunkState,
+    ) -> Result<(), Short> {
+        // Then taking the guards away is all there is to do.
+        let are_guards = state.guarded && !state.soft && !state.has_gaps;
+        if state.guarded && !are_guards {
+            machine.protect(self.span(run), Access::None).map_err(|_| no_memory(0))?;
+            if machine.unguard(self.span(run)).is_err() {
+                self.guard_again(machine, run, state);
+                return Err(no_memory(0));
+            }
+        }
+        let wrote = match source {
+            Source::Bytes(_) => write(machine, alias.span(run), source).map_err(|short| really(machine, short, source)),
+            Source::Zeros => alias.populate(machine, run).map_err(|_| no_memory(0)),
+            Source::There => Ok(()),
+        };
+        let done = done_of(run, wrote);
+        let opened = self.as_far_as_possible(&done, |span| {
+            if are_guards { machine.unguard(span) } else { machine.open_pages(span, Access::ReadWrite) }
+        });
+        if source != Source::There {
+            self.drop_contents(machine, &(opened..run.end));
+        }
+        if state.guarded && !are_guards {
+            self.guard_again(machine, &(opened..run.end), state);
+        }
+        if opened < done.end { Err(no_memory(opened - run.start)) } else { wrote }
+    }
+
     /// Drops what an unfinished fill may have left in closed pages (invariant 3).
     pub(super) fn drop_contents(&self, machine: &Machine, run: &Run) {
+        if let Backing::Alias(alias) = &self.backing {
+            if alias.punch(run).is_err() {
+                sys::die("userfault: the contents of an unfinished shared page could not be dropped\n");
+            }
+            return;
+        }
         if run.is_empty() || sys::zap(self.span(run)).is_ok() {
             return;
         }
@@ -158,15 +249,18 @@ impl Region {
 
     /// Makes closed pages of a guarded chunk guards again; where that fails they stay PROT_NONE, which
     /// is as good for everybody but the budget.
-    pub(super) fn guard_again(&self, machine: &Machine, run: &Run, soft: bool) {
+    pub(super) fn guard_again(&self, machine: &Machine, run: &Run, state: &mut ChunkState) {
         if run.is_empty() {
             return;
         }
-        // A guard ends contents, too.
+        // A guard ends contents, too, but for shared ones: with these the caller has dealt.
         if machine.guard(self.span(run)).is_err() {
-            self.drop_contents(machine, run);
-        } else if !soft {
-            let _costs_a_mapping = machine.protect(self.span(run), Access::ReadWrite);
+            state.has_gaps = true;
+            if !self.is_shared() {
+                self.drop_contents(machine, run);
+            }
+        } else if !state.soft {
+            state.has_gaps |= machine.protect(self.span(run), Access::ReadWrite).is_err();
         }
     }
 }
@@ -178,6 +272,14 @@ fn write(machine: &Machine, span: Span, source: Source) -> Result<(), Short> {
         let cause = if errno == Errno::EFAULT { Cause::SourceUnreadable } else { Cause::NoMemory };
         Short { done: written / PAGE_SIZE, cause }
     })
+}
+
+/// What ended a write to shared memory: where that is full, the kernel blames an address, too.
+fn really(machine: &Machine, short: Short, source: Source) -> Short {
+    match (short.cause, source.after(short.done)) {
+        (Cause::SourceUnreadable, Source::Bytes(rest)) if machine.is_readable(rest) => no_memory(short.done),
+        _ => short,
+    }
 }
 
 /// The part of `run` that has its bytes.

@@ -7,8 +7,8 @@
 //! for parts of one: the same offset, the same tree of anonymous memory. The mirror has both from its region
 //! because it was moved off it *in parts*; and keeps them because pages are only ever moved off it in parts.
 //!
-//! A forked child has the mirror, too, with what was in it: whoever makes the child plain memory empties it.
-//! It cannot be kept from the child, since what is moved off it would be, as well.
+//! A forked child has the mirror, too, with the few pages that were being made ready, which nobody reaches any
+//! more. It cannot be kept from the child, since what is moved off it would be, as well.
 
 use std::ops::Range;
 

@@ -30,7 +30,7 @@ impl Region {
     /// The layout is held exclusively: no claim is out.
     pub(crate) fn close(&self, machine: &Machine, run: &Run) -> Result<(), Errno> {
         machine.protect(self.span(run), Access::None)?;
-        if machine.guards {
+        if self.can_guard(machine) {
             // Poison leaves guards behind, and so does making pages plain when it fails.
             machine.unguard(self.span(run))?;
         }
@@ -113,7 +113,7 @@ impl Region {
 
     /// Ends the contents of unregistered pages, poison included.
     pub(crate) fn discard_plain(&self, machine: &Machine, states: &States, run: &Run) -> Result<(), Errno> {
-        crate::sys::zap(self.span(run))?;
+        self.end_plain_contents(run)?;
         if self.may_be_poisoned.load(Relaxed) {
             // Before the states: who finds poison that is inaccessible still repeats the access.
             let opened = self.open_run(machine, run);
@@ -135,7 +135,7 @@ impl Region {
     }
 
     fn open_run(&self, machine: &Machine, run: &Run) -> Result<(), Errno> {
-        let unguarded = if machine.guards { machine.unguard(self.span(run)) } else { Ok(()) };
+        let unguarded = if self.can_guard(machine) { machine.unguard(self.span(run)) } else { Ok(()) };
         unguarded.and(machine.protect(self.span(run), Access::ReadWrite))
     }
 }

@@ -41,19 +41,26 @@ fn read_all(shared: &Shared, pages: &[usize], is_over: &AtomicBool, seed: u64) -
 /// Discards and fills `pages` again and again under readers.
 fn run(region: &Region, pages: &[usize], refills: u64) {
     let shared = region.shared(0..region.pages()).unwrap();
+    run_with(&shared, pages, refills, |page, generation| {
+        region.discard_shared(&shared, page..page + 1).unwrap();
+        fill(region, page, generation);
+    });
+}
+
+/// The same, with `refill` for each page and generation.
+pub(crate) fn run_with(shared: &Shared, pages: &[usize], refills: u64, refill: impl Fn(usize, u64)) {
     let mut random = Random::new();
     let is_over = AtomicBool::new(false);
     let (bad, good) = thread::scope(|scope| {
         let readers: Vec<_> = (0..READERS)
             .map(|reader| {
-                let (shared, is_over, seed) = (&shared, &is_over, random.next() ^ reader);
+                let (is_over, seed) = (&is_over, random.next() ^ reader);
                 scope.spawn(move || read_all(shared, pages, is_over, seed))
             })
             .collect();
         for generation in 2..2 + refills {
             for page in pages {
-                region.discard_shared(&shared, *page..page + 1).unwrap();
-                fill(region, *page, generation);
+                refill(*page, generation);
             }
         }
         is_over.store(true, Relaxed);
@@ -66,7 +73,7 @@ fn run(region: &Region, pages: &[usize], refills: u64) {
     assert_eq!(asleep(), 0);
 }
 
-fn refills() -> u64 {
+pub(crate) fn refills() -> u64 {
     std::env::var("USERFAULT_REFILLS").ok().map_or(150, |text| text.parse().unwrap())
 }
 

@@ -153,6 +153,44 @@ pub(crate) fn kernel_reads(file: &File, address: usize, len: usize) -> Option<Ve
     Some(bytes)
 }
 
+/// Maps shared memory with these protection bits, a file's or nobody's, for the rest of the process.
+pub(crate) fn map_shared(file: Option<&File>, len: usize, bits: i32) -> usize {
+    let flags = libc::MAP_SHARED | if file.is_none() { libc::MAP_ANONYMOUS } else { 0 };
+    let number = file.map_or(-1, AsRawFd::as_raw_fd);
+    // SAFETY: a fresh mapping (invariant 1).
+    let mapped = unsafe { libc::mmap(ptr::null_mut(), len, bits, flags, number, 0) };
+    assert_ne!(mapped, libc::MAP_FAILED, "{}", io::Error::last_os_error());
+    mapped.expose_provenance()
+}
+
+/// A second mapping of shared memory, for the rest of the process.
+pub(crate) fn second_view(address: usize, len: usize) -> usize {
+    // SAFETY: a fresh mapping (invariant 1).
+    let mapped = unsafe { libc::mremap(ptr::with_exposed_provenance_mut(address), 0, len, libc::MREMAP_MAYMOVE) };
+    assert_ne!(mapped, libc::MAP_FAILED, "{}", io::Error::last_os_error());
+    mapped.expose_provenance()
+}
+
+/// Frees pages of shared memory, for everybody.
+pub(crate) fn forget_contents(address: usize, len: usize) {
+    // SAFETY: invariant 1.
+    check(unsafe { libc::madvise(ptr::with_exposed_provenance_mut(address), len, libc::MADV_REMOVE) }).unwrap();
+}
+
+/// Reserves room in a file without writing to it.
+pub(crate) fn reserve(file: &impl AsRawFd, offset: usize, len: usize) {
+    // SAFETY: no pointers.
+    let answer = unsafe {
+        libc::fallocate(
+            file.as_raw_fd(),
+            libc::FALLOC_FL_KEEP_SIZE,
+            i64::try_from(offset).unwrap(),
+            i64::try_from(len).unwrap(),
+        )
+    };
+    check(answer).unwrap();
+}
+
 pub(crate) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void);
 
 /// Sets a handler with SA_SIGINFO, as a program would.

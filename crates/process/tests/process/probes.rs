@@ -3,6 +3,7 @@
 use std::os::unix::process::CommandExt as _;
 
 use userfault_abi::errno::Errno;
+use userfault_abi::{CopyModes, RegisterModes};
 use userfault_client::{Options, Provider, Refusal, Region as _, UffdError};
 use userfault_process::{Tuning, Uffd, tune};
 
@@ -244,6 +245,8 @@ const DOCKER: &[i64] = &[
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_getrandom,
     libc::SYS_memfd_create,
+    libc::SYS_ftruncate,
+    libc::SYS_fallocate,
     libc::SYS_rseq,
     libc::SYS_clone,
     libc::SYS_execve,
@@ -286,6 +289,28 @@ fn under_dockers_default_profile_pages_can_be_made_ready_in_a_mirror_through_a_p
         in_a_container(|| {
             tune(Tuning { without_forced_writes: true, ..Tuning::default() }).unwrap();
             assert!(round_trip() < 10);
+        });
+    });
+}
+
+// spec: H9, H20
+#[test]
+fn under_dockers_default_profile_shared_memory_faults_and_fills() {
+    alone(|| {
+        in_a_container(|| {
+            let uffd = open();
+            let region = uffd.map_shared(CHUNK, RegisterModes::MISSING).unwrap();
+            let base = region.base();
+            std::thread::scope(|scope| {
+                let reader = scope.spawn(move || load(base + 5 * PAGE + 80));
+                assert_eq!(crate::adopting::page_of(&region, &read(&uffd, 1)[0]), 5);
+                for page in (1..CHUNK).step_by(2) {
+                    let bytes = crate::support::contents(page, 1);
+                    assert_eq!(region.copy(page, &bytes, CopyModes::NONE).unwrap().complete(), Ok(1));
+                }
+                assert_eq!(reader.join().unwrap(), word(5, 1));
+            });
+            (1..CHUNK).step_by(2).for_each(|page| assert_eq!(load(base + page * PAGE), word(page, 1)));
         });
     });
 }

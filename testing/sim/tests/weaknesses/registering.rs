@@ -135,19 +135,26 @@ fn a_range_with_other_memory_in_it_cannot_be_unregistered() {
 
 // spec: W26, o/register/scan
 #[test]
-fn only_memory_that_the_host_calls_private_and_anonymous_is_registered() {
-    for (kind, expected) in [
-        (MappingKind::PrivateAnonymous, Ok(())),
-        (MappingKind::Shared, Err(RegisterError::WrongKind)),
-        (MappingKind::HugePages, Err(RegisterError::WrongKind)),
-        (MappingKind::File, Err(RegisterError::WrongKind)),
-        (MappingKind::Unknown, Err(RegisterError::WrongKind)),
+fn only_memory_that_the_host_calls_private_and_anonymous_is_registered_or_shared_for_missing_pages() {
+    let wrong = Err(RegisterError::WrongKind);
+    for (kind, modern, original) in [
+        (MappingKind::PrivateAnonymous, Ok(()), Ok(())),
+        (MappingKind::Shared, Ok(()), wrong),
+        (MappingKind::HugePages, wrong, wrong),
+        (MappingKind::File, wrong, wrong),
+        (MappingKind::Unknown, wrong, wrong),
     ] {
         for protocol in BOTH {
             let mut sim = Simulator::default();
             let fd = ready(&mut sim, protocol);
             sim.map(A, 1, kind, Protection::ReadWrite);
+            let expected = if protocol == Protocol::Modern { modern } else { original };
             assert_eq!(sim.register(fd, pages(A, 1), RegisterModes::MISSING).map(|_| ()), expected, "{kind:?}");
+            if protocol == Protocol::Modern && kind == MappingKind::Shared {
+                let both = RegisterModes::MISSING | RegisterModes::WP;
+                assert_eq!(sim.register(fd, pages(A, 1), both).map(|_| ()), wrong);
+                assert_eq!(range(&mut sim, fd, request::UNREGISTER, A, 1), 0);
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ const WAYS: [(&str, Way); 3] = [
     ("process", |builder| builder.provider(Choice::Process)),
 ];
 
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 20] = [
     ("missing faults, COPY", missing),
     ("ZEROPAGE", zeropage),
     ("write-protect faults, WRITEPROTECT", writeprotect),
@@ -44,7 +44,8 @@ const ROWS: [Row; 19] = [
     ("descriptor for poll and epoll", descriptor),
     ("a system call on a missing page waits", system_call),
     ("MOVE", |builder| linux_feature(builder, Features::MOVE)),
-    ("MINOR faults, CONTINUE, shared memory", minor),
+    ("missing faults in shared memory", shared),
+    ("MINOR faults, CONTINUE", minor),
     ("`WP_ASYNC`", |builder| feature(builder, Features::WP_ASYNC)),
     ("events FORK", |builder| feature(builder, Features::EVENT_FORK)),
     ("events REMAP, REMOVE, UNMAP", events),
@@ -223,6 +224,17 @@ fn system_call(builder: Builder) -> Answer {
         Ok(_) => Err("WRONG".to_owned()),
         Err(error) => Err(format!("no ({})", userfault::Errno::from_raw(error.raw_os_error().unwrap_or(0)))),
     }
+}
+
+fn shared(builder: Builder) -> Answer {
+    let uffd = open(builder)?;
+    let region = uffd.map_shared(1).map_err(said)?;
+    let shared = region.shared(0..1).map_err(said)?;
+    let reader = std::thread::spawn(move || shared.compare(0, &[3; 4096]));
+    let mut events = Vec::new();
+    uffd.read(Wait::Forever, &mut events).map_err(said)?;
+    region.copy(0, &vec![3; region.page_size()]).map_err(said)?.complete().map_err(said)?;
+    right(reader.join().ok() == Some(None))
 }
 
 fn minor(builder: Builder) -> Answer {

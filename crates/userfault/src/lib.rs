@@ -28,6 +28,7 @@ mod file;
 mod monitor;
 mod open;
 mod report;
+mod shared;
 mod source;
 mod uffd;
 
@@ -36,6 +37,7 @@ pub use file::FileSource;
 pub use monitor::{Monitor, MonitorBuilder, MonitorError, MonitorStats};
 pub use open::{Builder, Choice, OpenError, Refused, open};
 pub use report::{SleeperReport, report_sleepers_on};
+pub use shared::FileRegion;
 pub use source::{Source, SourceError};
 pub use uffd::{Forked, Uffd};
 

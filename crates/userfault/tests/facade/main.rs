@@ -15,4 +15,5 @@ mod order;
 mod report;
 mod sandbox;
 mod serving;
+mod shared;
 mod support;

@@ -2,7 +2,7 @@
 //!
 //! Kernel counterpart: `handle_userfault`.
 
-use userfault_abi::{Features, OpenFlags, PagefaultFlags, RegisterModes};
+use userfault_abi::{Features, IoctlMask, OpenFlags, PagefaultFlags, RegisterModes};
 
 use crate::addr::{Page, PageRange};
 use crate::context::{ContextId, Life};
@@ -21,6 +21,9 @@ pub enum Patience {
     Retry,
     /// It can sleep and be repeated.
     Wait,
+    /// As `Wait`; and in a context that [answers inline](AddressSpace::answer_inline) the thread itself can
+    /// bring a page that is not there.
+    Answer,
 }
 
 /// On whose behalf memory is accessed.
@@ -67,6 +70,15 @@ pub enum Verdict {
     Zero(Page),
     /// Registered, but no longer for write protection: the embedder lifts it and retries.
     Unprotect(Page),
+    /// Not there, and nobody works on it: the thread brings it by a fill as any other, under no lock and
+    /// without a claim while it gets the bytes; then it retries. If it cannot, it faults again with
+    /// [`Patience::Wait`]. Nobody was told and nothing was queued.
+    Inline {
+        /// Whose page it is.
+        context: ContextId,
+        /// The page.
+        page: Page,
+    },
     /// Drop the address-space lock, make the descriptor of `ring` readable, then park. An unpark that
     /// comes first must not be lost: see [`AddressSpace::leave`].
     Sleep {
@@ -122,6 +134,19 @@ impl<E: Embedder> AddressSpace<E> {
         self.recheck(page, joined)
     }
 
+    /// Whether threads with [`Patience::Answer`] bring the missing pages of `context` themselves, from now on.
+    /// `false` if there is no such context, or one whose protocol knows no fills by which they could.
+    pub fn answer_inline(&self, context: ContextId, whether: bool) -> bool {
+        self.state.with(|state| {
+            let Some(context) = state.contexts.get_mut(context.0) else { return false };
+            if !context.rules.fills.contains(IoctlMask::COPY) {
+                return false;
+            }
+            context.answers_inline = whether;
+            true
+        })
+    }
+
     fn recheck(&self, page: Page, joined: Joined) -> Verdict {
         match joined {
             Joined::Decided(verdict) => verdict,
@@ -147,8 +172,15 @@ impl<E: Embedder> State<E> {
         if context.life == Life::Releasing {
             return Joined::Decided(Verdict::Retry);
         }
+        let raises = context.features.contains(Features::SIGBUS);
+        let answers_inline = access.patience == Patience::Answer && context.answers_inline && !raises;
         let need = match need(access, page, registration.modes, state) {
-            Ok(Need::ChangeToEnd) if access.patience == Patience::Wait => {
+            // Whoever claimed it wakes by the end of the claim; if nothing came of that, it is asked anew.
+            Ok(Need::Fill) if answers_inline && state.is_claimed() => Ok(Need::ChangeToEnd),
+            need => need,
+        };
+        let need = match need {
+            Ok(Need::ChangeToEnd) if matches!(access.patience, Patience::Wait | Patience::Answer) => {
                 return self.join_quietly(page, access.thread);
             }
             Ok(Need::ChangeToEnd) => return Joined::Decided(Verdict::Retry),
@@ -156,11 +188,14 @@ impl<E: Embedder> State<E> {
             Err(verdict) => return Joined::Decided(verdict),
         };
         let user_only = context.flags.contains(OpenFlags::USER_MODE_ONLY) && access.origin == Origin::Kernel;
-        if access.patience == Patience::Fail || user_only || context.features.contains(Features::SIGBUS) {
+        if access.patience == Patience::Fail || user_only || raises {
             return Joined::Decided(Verdict::Bus);
         }
         if access.patience == Patience::Retry {
             return Joined::Decided(Verdict::Retry);
+        }
+        if answers_inline && need == Need::Fill {
+            return Joined::Decided(Verdict::Inline { context: registration.context, page });
         }
         let write = if access.write { PagefaultFlags::WRITE } else { PagefaultFlags::NONE };
         let protect = if need == Need::Unprotect { PagefaultFlags::WP } else { PagefaultFlags::NONE };

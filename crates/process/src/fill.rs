@@ -149,7 +149,8 @@ impl Host {
             | Verdict::Present(_)
             | Verdict::Bus
             | Verdict::Zero(_)
-            | Verdict::Unprotect(_) => sys::yield_now(),
+            | Verdict::Unprotect(_)
+            | Verdict::Inline { .. } => sys::yield_now(),
         }
     }
 

@@ -128,6 +128,7 @@ fn drive(space: &AddressSpace<Bare>, number: u64, bytes: [u8; 40]) {
         origin: black_box(Origin::User),
         thread: black_box(0),
     };
+    black_box(space.answer_inline(context, black_box(true)));
     if let Verdict::Sleep { waiter, .. } = black_box(space.fault(&access)) {
         let _ = black_box(space.leave(waiter, black_box(Why::Check)));
     }

@@ -240,7 +240,8 @@ impl Simulator {
                 self.lift(PageRange::one(page));
                 None
             }
-            Verdict::Present(_) | Verdict::Retry | Verdict::Full => None,
+            // Inline: never, for threads that wait.
+            Verdict::Present(_) | Verdict::Retry | Verdict::Full | Verdict::Inline { .. } => None,
             Verdict::Bus => Some(State::Bus(byte)),
             Verdict::Sleep { waiter, ring } => {
                 self.threads[thread].state = State::Asleep(waiter);

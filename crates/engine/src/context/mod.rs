@@ -158,6 +158,8 @@ pub(crate) struct Context {
     pub(crate) flags: OpenFlags,
     /// Readers are not to wait any more (W17).
     pub(crate) is_shut_down: bool,
+    /// Faulting threads may bring missing pages themselves.
+    pub(crate) answers_inline: bool,
     pub(crate) unread: Queue,
     pub(crate) read: Queue,
 }
@@ -171,6 +173,7 @@ impl Default for Context {
             features: Features::NONE,
             flags: OpenFlags::NONE,
             is_shut_down: false,
+            answers_inline: false,
             unread: Queue::default(),
             read: Queue::default(),
         }

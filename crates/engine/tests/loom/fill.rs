@@ -65,7 +65,7 @@ fn who_meets_a_page_that_is_being_discarded_is_woken_by_the_commit() {
             }
             Verdict::Retry => outcome.add(2),
             Verdict::Present(_) => outcome.add(3),
-            Verdict::NotOurs | Verdict::Full | Verdict::Bus | Verdict::Zero(_) | Verdict::Unprotect(_) => panic!(),
+            other => panic!("{other:?}"),
         });
         assert_eq!(world.drive(world.space.discard(world.range), World::discard).pages_done, 1);
         sleeper.join().unwrap();
@@ -105,7 +105,7 @@ fn who_waits_to_write_is_woken_when_the_protection_is_lifted() {
             }
             Verdict::Retry => outcome.add(2),
             Verdict::Present(_) => outcome.add(3),
-            Verdict::NotOurs | Verdict::Full | Verdict::Bus | Verdict::Zero(_) | Verdict::Unprotect(_) => panic!(),
+            other => panic!("{other:?}"),
         });
         let mapping = Mapping { range: world.range, kind: MappingKind::PrivateAnonymous, tag: 0 };
         let lifting = world.space.writeprotect(world.context, world.range, WriteprotectModes::NONE, &[mapping]);
@@ -141,4 +141,24 @@ fn an_installation_wakes_those_that_met_it_and_a_wake_the_others() {
         sleeper.join().unwrap();
         world.assert_nobody_is_left();
     });
+}
+
+// spec: W1
+#[test]
+fn threads_that_bring_a_page_themselves_and_a_monitor_bring_it_once_and_leave_nobody_asleep() {
+    let seen = Seen::default();
+    let all = seen.clone();
+    explore(Some(3), move || {
+        let world = Arc::new(World::new(Protocol::Modern, 1, 2));
+        assert!(world.space.answer_inline(world.context, true));
+        let threads = [0, 1].map(|_| {
+            let seen = seen.clone();
+            spawn(&world, move |world| if world.memory[0].touch() { 0 } else { world.access_inline(0, &seen) })
+        });
+        let monitor = world.fill(0).pages_done;
+        let brought: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+        assert_eq!(brought + monitor, 1);
+        world.assert_nobody_is_left();
+    });
+    all.assert_all(3);
 }

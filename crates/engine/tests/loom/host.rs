@@ -280,6 +280,34 @@ impl World {
         self.space.fault(&Access { address, write, patience: Patience::Wait, origin: Origin::User, thread: 1 })
     }
 
+    /// What the handler of a thread does that can bring the page itself, until the access can be made; how
+    /// many pages it brought. `seen`: 0 brought, 1 somebody else was faster, 2 waited for who was at it.
+    pub(crate) fn access_inline(&self, index: usize, seen: &Seen) -> u64 {
+        let mut brought = 0;
+        let address = Limits::X86_64.address_of(page(index));
+        let patience = Patience::Answer;
+        let access = Access { address, write: false, patience, origin: Origin::User, thread: 1 };
+        loop {
+            match self.space.fault(&access) {
+                Verdict::Inline { context, page: found } => {
+                    assert_eq!((context, found), (self.context, page(index)));
+                    let done = self.fill(index).pages_done;
+                    seen.add(usize::from(done == 0));
+                    brought += done;
+                }
+                Verdict::Sleep { waiter, ring: None } => {
+                    seen.add(2);
+                    assert_eq!(self.sleep(waiter), Left::Woken);
+                }
+                Verdict::Present(_) | Verdict::Retry => loom::thread::yield_now(),
+                other => panic!("{other:?}"),
+            }
+            if self.memory[index].touch() {
+                return brought;
+            }
+        }
+    }
+
     /// A fault that nothing has answered yet; of its thread the test needs the name only.
     pub(crate) fn asleep(&self, index: usize) -> WaiterId {
         let Verdict::Sleep { waiter, ring: Some(_) } = self.fault(index) else { panic!("nothing to wait for") };

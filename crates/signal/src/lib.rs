@@ -25,6 +25,7 @@ mod arch;
 mod context;
 mod error;
 mod handler;
+mod inline;
 mod known;
 mod line;
 mod mask;
@@ -38,6 +39,9 @@ mod turn;
 pub use context::FaultContext;
 pub use error::{InstallError, Replaced, RequestError, StackError};
 pub use handler::{Disposition, FaultHandler, Signal, handler_address, install, still_installed};
+pub use inline::{
+    Answers, AnswersError, AskMonitor, Bytes, Entered, FileBytes, InlineCounts, InlineSource, Place, ReadError, Zeros,
+};
 pub use known::alternate_stack_in;
 pub use line::Line;
 pub use mask::{SignalSet, SignalsBlocked, block_all_in_this_thread, is_blocked, unblock_faults};

@@ -12,6 +12,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -178,6 +179,15 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: u32) -> usize {
     // SAFETY: the address is a live word (invariant 1); the kernel does not touch it.
     let answer = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, count) };
     usize::try_from(answer).unwrap_or(0)
+}
+
+/// Reads at an offset; how many bytes, or the error number. Unlike the library's `pread` it is no cancellation
+/// point.
+pub(crate) fn read_at(file: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Result<usize, i32> {
+    let offset = offset.cast_signed();
+    // SAFETY: the kernel writes at most `into.len()` bytes to a live slice (invariant 1).
+    let answer = unsafe { libc::syscall(libc::SYS_pread64, file.as_raw_fd(), into.as_mut_ptr(), into.len(), offset) };
+    usize::try_from(answer).map_err(|_| errno())
 }
 
 /// The alternate stack of the calling thread.

@@ -85,6 +85,11 @@ pub enum UffdError {
         /// knows.
         found: String,
     },
+    /// Faults of this memory cannot be answered by the thread that has them.
+    NotInline {
+        /// Why, and what to do.
+        reason: &'static str,
+    },
     /// The host answered with an error.
     System {
         /// What was being done.
@@ -152,6 +157,7 @@ impl fmt::Display for UffdError {
                 "page faults do not come to their handler first: {found}; install that handler before the first \
                  descriptor is opened, or, if it calls the one it replaced, say so (accept_handler)"
             ),
+            Self::NotInline { reason } => write!(f, "faults cannot be answered inline: {reason}"),
             Self::System { operation, errno } => write!(f, "{operation} failed: {errno}"),
         }
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use userfault_abi::RegisterModes;
 use userfault_engine::{Access, ContextId, Left, Origin, Page, PageRange, Patience, Verdict, WaiterId, Why};
-use userfault_signal::{Disposition, FaultContext, FaultHandler, FutexWait, SignalsBlocked, futex_wait};
+use userfault_signal::{AskMonitor, Disposition, FaultContext, FaultHandler, FutexWait, SignalsBlocked, futex_wait};
 
 use crate::fill::Bytes;
 use crate::host::Host;
@@ -72,8 +72,9 @@ impl Host {
             return Disposition::Handled;
         }
         let thread = if self.wants_threads.load(Ordering::Relaxed) { sys::thread_id() } else { 0 };
-        let access = Access { address: address as u64, write, patience: Patience::Wait, origin: Origin::User, thread };
-        match self.engine(context.signals_blocked()).fault(&access) {
+        let patience = if context.has_large_stack() { Patience::Answer } else { Patience::Wait };
+        let access = Access { address: address as u64, write, patience, origin: Origin::User, thread };
+        match self.decide(context.signals_blocked(), &access) {
             Verdict::NotOurs => return self.unregistered(context.signals_blocked(), address),
             Verdict::Present(page) => return self.present(context.signals_blocked(), page, address, write),
             Verdict::Retry | Verdict::Full => sys::yield_now(),
@@ -81,11 +82,23 @@ impl Host {
             Verdict::Zero(page) => self.zero(context.signals_blocked(), page),
             Verdict::Unprotect(page) => self.unprotect(context.signals_blocked(), page),
             Verdict::Sleep { waiter, ring } => self.sleep(context, waiter, ring),
+            Verdict::Inline { .. } => {}
         }
         if let Some(thread) = self.threads.mine() {
             thread.got_on();
         }
         Disposition::Handled
+    }
+
+    /// The engine's verdict; `Inline` once the page was brought.
+    fn decide(&self, blocked: &SignalsBlocked, access: &Access) -> Verdict {
+        let verdict = self.engine(blocked).fault(access);
+        let Verdict::Inline { context, page } = verdict else { return verdict };
+        match self.answer_inline(blocked, context, page) {
+            Ok(()) => verdict,
+            // The monitor behind it meets the reason in an ordinary thread, and reports it.
+            Err(AskMonitor) => self.engine(blocked).fault(&Access { patience: Patience::Wait, ..*access }),
+        }
     }
 
     /// No registration covers the page: a stranger's fault, a change of layout in progress, or plain

@@ -23,7 +23,7 @@ use crate::uffd::Context;
 /// It holds the context: as long as a region or a window lives, missing pages stay missing.
 #[derive(Clone, Debug)]
 pub struct Region {
-    pages: Arc<Pages>,
+    pub(crate) pages: Arc<Pages>,
 }
 
 /// A registered mapping. Dropped: the registration ends, then the mapping goes.
@@ -34,7 +34,7 @@ pub(crate) struct Pages {
     memory: Memory,
     pub(crate) tag: u32,
     pub(crate) context: Arc<Context>,
-    modes: RegisterModes,
+    pub(crate) modes: RegisterModes,
 }
 
 /// Whose memory it is.

@@ -30,6 +30,7 @@ use crate::adopt::OnceAdopted;
 use crate::bell::Bell;
 use crate::fault::Faults;
 use crate::fork::{Leaving, Ranges, in_child};
+use crate::inline::Places;
 use crate::lock::{FutexLock, LayoutLock, LayoutWrite};
 use crate::machine::{Machine, Room, Tuning};
 use crate::regions::Regions;
@@ -67,6 +68,8 @@ pub(crate) struct Host {
     pub(crate) notes: Notes,
     /// One per context slot.
     pub(crate) bells: Fixed<Bell>,
+    /// One per context slot.
+    pub(crate) inline: Places,
     /// Some context wants to know thread ids.
     pub(crate) wants_threads: AtomicBool,
     pub(crate) ranges: Ranges,
@@ -216,6 +219,7 @@ impl Host {
             words: Zeroed::new(CAPACITIES.waiters).map_err(|_| short("reserve the table of sleepers"))?,
             notes: Notes::new(CAPACITIES.waiters).map_err(|_| short("reserve the table of sleepers"))?,
             bells: Bell::table(CAPACITIES.contexts).map_err(|_| short("reserve the table of contexts"))?,
+            inline: crate::inline::places(CAPACITIES.contexts).map_err(|_| short("reserve the table of contexts"))?,
             wants_threads: AtomicBool::new(false),
             ranges: Ranges::new().map_err(|_| short("reserve the table of ranges"))?,
             leaving: Leaving::default(),

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! SIGSEGV → fault.rs ── engine.fault ──> Verdict::Sleep → bell.rs (tell the monitor) → park
+//!                             Verdict::Inline → inline.rs (the thread brings the page itself)
 //! monitor → uffd.rs::read ── engine.take
 //!         → handle.rs::copy → fill.rs ── engine.fill, next ──> Claim
 //!                                     region.rs: write, then lift     (plain, guarded or soft chunks)
@@ -27,6 +28,7 @@ mod fill;
 mod fork;
 mod handle;
 mod host;
+mod inline;
 mod layout;
 mod lock;
 mod machine;
@@ -45,6 +47,7 @@ mod writer;
 pub use etiquette::{accept_handler, check_signals};
 pub use handle::{Region, Shared, Window};
 pub use host::tune;
+pub use inline::Inline;
 pub use machine::Tuning;
 pub use shared::FileRegion;
 pub use sleepers::print_sleepers;

@@ -199,6 +199,10 @@ impl Context {
         self.host.bells.as_ref().get(self.id.index()).unwrap_or_else(|| unreachable_bell())
     }
 
+    pub(crate) const fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
     pub(crate) fn check_process(&self) -> Result<(), UffdError> {
         if self.host.machine.is_opener() { Ok(()) } else { Err(UffdError::Forked) }
     }

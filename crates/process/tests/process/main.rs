@@ -25,6 +25,7 @@ mod failing;
 mod foreign;
 mod fork;
 mod hammer;
+mod inline;
 mod instructions;
 mod interrupts;
 mod jump;

@@ -25,6 +25,7 @@ fn each_example_finds_its_result_right_at_both_providers() {
             ("dirty_pages", &[], "182 of 1024 pages written, 182 faults"),
             ("consistent_snapshot", &[], "the snapshot"),
             ("adopt_array", &[], "pages written: {3, 7, 500, "),
+            ("async_monitor", &[], "256 pages came over a socket to 4 threads"),
         ] {
             let Some(path) = built(example) else { return };
             // `file!()` counts from the root of the workspace.

@@ -4,18 +4,14 @@
 //!
 //! 1. An [`Adopted`] exists only by the promise of who called [`Uffd::adopt`]: its pages are that caller's,
 //!    and stay mapped until they are given back.
-//! 2. A request names pages of it only while it holds `given_back` shared, and after it has looked there;
-//!    pages are added with `given_back` held alone. So no request reaches pages that were given back,
+//! 2. A request names pages of it only through its [`Gate`], so that none reaches pages that were given back,
 //!    whatever lies there now.
-//! 3. `given_back` lies in a mapping of its own, and nobody who holds it alone allocates, or waits for
-//!    anything: the allocator's memory may be adopted, and whoever answers its faults holds it shared.
 //!
 //! Kernel counterpart: `UFFDIO_REGISTER`.
-#![expect(unsafe_code, reason = "the program's promise about its memory; the three invariants above say what it is")]
+#![expect(unsafe_code, reason = "the program's promise about its memory; the two invariants above say what it is")]
 
 use core::ops::Range;
 use core::ptr::NonNull;
-use std::sync::{PoisonError, RwLock, TryLockError};
 
 use rustix::mm::{Advice, madvise};
 use userfault_client::{AdoptError, Errno, RegisterModes, UffdError, Unfit};
@@ -23,6 +19,7 @@ use userfault_memory::{FaultsBy, Fixed, Survey, page_size};
 use userfault_signal::alternate_stack_in;
 
 use crate::context::{check_pages, system};
+use crate::gate::Gate;
 use crate::pages::Pages;
 use crate::region::Region;
 use crate::sys;
@@ -33,8 +30,8 @@ use crate::uffd::Uffd;
 pub(crate) struct Adopted {
     base: usize,
     pages: usize,
-    /// Which pages are the program's alone again, in order and apart. One element.
-    given_back: Fixed<RwLock<Vec<Range<usize>>>>,
+    /// One element, in a mapping of its own.
+    gate: Fixed<Gate>,
 }
 
 impl Adopted {
@@ -43,13 +40,9 @@ impl Adopted {
     /// Invariant 1.
     unsafe fn new(base: usize, pages: usize) -> Result<Self, UffdError> {
         let no_memory = || system("mmap", Errno::ENOMEM);
-        let mut given_back = Fixed::with_capacity(1).map_err(|_| no_memory())?;
-        given_back.push(RwLock::default()).map_err(|_| no_memory())?;
-        Ok(Self { base, pages, given_back })
-    }
-
-    fn given_back(&self) -> Option<&RwLock<Vec<Range<usize>>>> {
-        self.given_back.as_ref().first()
+        let mut gate = Fixed::with_capacity(1).map_err(|_| no_memory())?;
+        gate.push(Gate::default()).map_err(|_| no_memory())?;
+        Ok(Self { base, pages, gate })
     }
 
     pub(crate) const fn base(&self) -> usize {
@@ -66,71 +59,17 @@ impl Adopted {
 
     /// Makes a request about pages, unless some of them were given back.
     pub(crate) fn unless_given_back<R>(&self, pages: &Range<usize>, request: impl FnOnce() -> R) -> Option<R> {
-        let given_back = self.given_back()?.read().unwrap_or_else(PoisonError::into_inner);
-        let is_free = given_back.iter().all(|run| run.end <= pages.start || pages.end <= run.start);
-        is_free.then(request)
+        self.gate.as_ref().first()?.unless_given_back(pages, request)
     }
 
-    /// Gives pages back: `unregister` is called with each run that was not yet, and afterwards no request
-    /// reaches any of them. If it fails, the run and what follows stay as they are.
-    ///
-    /// # Blocking
-    ///
-    /// Until no request about this memory is being made, for a moment; a fill that sleeps in a fault of its
-    /// own source is one. New requests do not wait meanwhile: one may be the answer that others wait for.
+    /// Gives pages back; see [`Gate::give_back`].
     pub(crate) fn give_back(
         &self,
         pages: &Range<usize>,
-        mut unregister: impl FnMut(&Range<usize>) -> Result<(), UffdError>,
+        unregister: impl FnMut(&Range<usize>) -> Result<(), UffdError>,
     ) -> Result<(), UffdError> {
-        let Some(lock) = self.given_back() else { return Ok(()) };
-        loop {
-            let known = lock.read().unwrap_or_else(PoisonError::into_inner).clone();
-            let Some(run) = first_gap(&known, pages) else { return Ok(()) };
-            let mut more = with(&known, &run);
-            let mut given_back = loop {
-                match lock.try_write() {
-                    Ok(guard) => break guard,
-                    Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-                    Err(TryLockError::WouldBlock) => std::thread::yield_now(),
-                }
-            };
-            // Somebody else may have given back others meanwhile.
-            let done = (*given_back == known).then(|| unregister(&run));
-            if matches!(done, Some(Ok(()))) {
-                core::mem::swap(&mut *given_back, &mut more);
-            }
-            // Before `more` and `known` are freed.
-            drop(given_back);
-            done.unwrap_or(Ok(()))?;
-        }
+        self.gate.as_ref().first().map_or(Ok(()), |gate| gate.give_back(pages, unregister))
     }
-}
-
-/// The first run of `pages` that none of `known` has.
-fn first_gap(known: &[Range<usize>], pages: &Range<usize>) -> Option<Range<usize>> {
-    let mut start = pages.start;
-    for run in known {
-        if start < run.start {
-            return (start < pages.end).then(|| start..run.start.min(pages.end));
-        }
-        start = start.max(run.end);
-    }
-    (start < pages.end).then(|| start..pages.end)
-}
-
-/// `known` and a run that none of it has, in order, neighbours made one.
-fn with(known: &[Range<usize>], run: &Range<usize>) -> Vec<Range<usize>> {
-    let mut all: Vec<Range<usize>> = Vec::with_capacity(known.len() + 1);
-    let at = known.partition_point(|other| other.start < run.start);
-    let (before, after) = known.split_at(at);
-    for run in before.iter().chain([run]).chain(after) {
-        match all.last_mut() {
-            Some(last) if last.end == run.start => last.end = run.end,
-            Some(_) | None => all.push(run.clone()),
-        }
-    }
-    all
 }
 
 impl Uffd {
@@ -202,34 +141,5 @@ impl Region {
             unsafe { madvise(start, len, Advice::LinuxDontNeed) }
         });
         discarded.ok_or(failed(Errno::ENOENT))?.map_err(|error| failed(sys::errno(error)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{first_gap, with};
-
-    #[test]
-    fn runs_that_are_given_back_agree_with_a_table_of_pages() {
-        // Every sequence of three ranges of a few pages.
-        let ranges: Vec<_> = (0..5).flat_map(|start| (start + 1..=5).map(move |end| start..end)).collect();
-        for first in &ranges {
-            for second in &ranges {
-                for third in &ranges {
-                    let (mut known, mut table) = (Vec::new(), [false; 5]);
-                    for range in [first, second, third] {
-                        while let Some(gap) = first_gap(&known, range) {
-                            assert!(gap.clone().all(|page| range.contains(&page) && !table[page]), "{gap:?}");
-                            gap.clone().for_each(|page| table[page] = true);
-                            known = with(&known, &gap);
-                        }
-                        range.clone().for_each(|page| assert!(table[page]));
-                        let listed: Vec<usize> = known.iter().cloned().flatten().collect();
-                        assert_eq!(listed, (0..5).filter(|page| table[*page]).collect::<Vec<_>>());
-                        assert!(known.windows(2).all(|pair| pair[0].end < pair[1].start), "{known:?}");
-                    }
-                }
-            }
-        }
     }
 }

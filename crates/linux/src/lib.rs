@@ -25,6 +25,7 @@ mod fdinfo;
 mod file;
 mod fill;
 mod foreign;
+mod gate;
 mod given;
 mod open;
 mod ops;

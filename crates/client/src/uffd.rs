@@ -7,6 +7,9 @@
 //! * a *window* is exclusive and lends slices. Pages under it may be filled, since nobody has seen a
 //!   missing page; contents end only through `&mut` of the window;
 //! * a *shared* window copies out and in word by word, and tolerates any change underneath.
+//!
+//! The exception is memory that a provider *adopted* by an unsafe promise of the program's: it is reached by
+//! the program's own references, and nothing is lent of it ([`UffdError::Adopted`]).
 
 use core::ops::Range;
 use core::time::Duration;
@@ -211,11 +214,12 @@ pub trait Region: Clone + Send + Sync {
     fn wake(&self, pages: Range<usize>) -> Result<(), UffdError>;
 
     /// Ends the registration of these pages: missing ones read as zeros from now on, protection is
-    /// lifted, their sleepers are woken.
+    /// lifted, their sleepers are woken. Of adopted memory they are the program's alone afterwards: no request
+    /// by way of this region reaches them any more, whatever comes to lie there.
     ///
     /// # Errors
     ///
-    /// [`UffdError::OutsideRegion`] and the host's error.
+    /// [`UffdError::OutsideRegion`] and the host's error; of adopted memory [`UffdError::StillRegistered`].
     fn unregister(&self, pages: Range<usize>) -> Result<(), UffdError>;
 
     /// Touches these pages by loads, whatever is lent of them, so that each is there when this returns: before
@@ -238,21 +242,23 @@ pub trait Region: Clone + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`UffdError::OutsideRegion`], [`UffdError::Lent`].
+    /// [`UffdError::OutsideRegion`], [`UffdError::Lent`], [`UffdError::Adopted`].
     fn window(&self, pages: Range<usize>) -> Result<Self::Window, UffdError>;
 
     /// Lends these pages for copying in and out.
     ///
     /// # Errors
     ///
-    /// [`UffdError::OutsideRegion`], [`UffdError::Lent`] if an exclusive window overlaps.
+    /// [`UffdError::OutsideRegion`], [`UffdError::Lent`] if an exclusive window overlaps,
+    /// [`UffdError::Adopted`].
     fn shared(&self, pages: Range<usize>) -> Result<Self::Shared, UffdError>;
 
     /// Makes pages of the window missing again; `pages` counts from the start of the *region*.
     ///
     /// # Errors
     ///
-    /// [`UffdError::ForeignWindow`], [`UffdError::OutsideRegion`] if they are not in the window.
+    /// [`UffdError::ForeignWindow`], [`UffdError::OutsideRegion`] if they are not in the window,
+    /// [`UffdError::Adopted`].
     fn discard(&self, window: &mut Self::Window, pages: Range<usize>) -> Result<(), UffdError>;
 
     /// As [`discard`](Self::discard), for pages lent for copying.

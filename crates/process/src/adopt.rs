@@ -265,7 +265,8 @@ impl Host {
                 return false;
             }
             let Some(woken) = self.engine(blocked).removed(pages) else {
-                return self.ranges.add(pages) && false;
+                let _nobody_else_took_the_place = self.ranges.add(pages);
+                return false;
             };
             self.states().forget(pages);
             self.unpark(blocked, woken);

@@ -493,3 +493,27 @@ fn memory_that_is_registered_is_not_adopted_again() {
         });
     });
 }
+
+// spec: H12
+#[test]
+fn nothing_asks_mincore_about_private_memory() {
+    let crates = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let mut folders = vec![format!("{crates}/process/src"), format!("{crates}/memory/src")];
+    let mut looked_at = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.display().to_string();
+            if path.is_dir() {
+                folders.push(name);
+                continue;
+            }
+            looked_at += 1;
+            // Of shared memory it tells something else.
+            let is_shared = ["alias", "shared"].iter().any(|part| name.contains(part));
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(is_shared || !text.contains("mincore("), "{name}");
+        }
+    }
+    assert!(looked_at > 30, "{looked_at}");
+}

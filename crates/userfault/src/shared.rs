@@ -148,7 +148,7 @@ impl FileRegion {
     ///
     /// # Errors
     ///
-    /// [`UffdError::OutsideRegion`]; [`UffdError::Unsupported`] for memory that was adopted.
+    /// [`UffdError::OutsideRegion`]; [`UffdError::Adopted`].
     pub fn shared(&self, pages: Range<usize>) -> Result<Shared, UffdError> {
         match self {
             Self::Linux(region) => region.shared(pages).map(Either::Linux),

@@ -201,10 +201,10 @@ mod tests {
 
     #[test]
     fn every_state_survives_its_byte_and_an_unknown_byte_excludes_everybody() {
-        for byte in 0..=8 {
+        for byte in 0..=9 {
             assert_eq!(PageState::from_byte(byte).to_byte(), byte);
         }
-        assert_eq!(PageState::from_byte(9), PageState::Changing);
+        assert_eq!(PageState::from_byte(10), PageState::Changing);
         assert_eq!(PageState::from_byte(255), PageState::Changing);
     }
 }

@@ -18,6 +18,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use userfault_client::{Errno, Fault, Features, UffdError};
 use userfault_memory::{Advice, Mapping, Protection, Shared, page_size};
 
+use crate::inline::Handover;
 use crate::{sleepers, sys};
 
 /// An enabled descriptor.
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     /// Length in bytes of the address space, once `wake_all` has found it.
     address_space: OnceLock<u64>,
     pagemap: OnceLock<OwnedFd>,
+    /// Where faults that a SIGBUS handler cannot answer are handed over; with that feature, at home.
+    handover: Option<Handover>,
 }
 
 impl Context {
@@ -42,6 +45,8 @@ impl Context {
     pub(crate) fn new(descriptor: OwnedFd, features: Features, mark: Option<Mark>) -> Result<Self, UffdError> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let shutdown = eventfd(0, flags).map_err(|error| system("eventfd", sys::errno(error)))?;
+        let raises = features.contains(Features::SIGBUS) && mark.is_some();
+        let handover = raises.then(Handover::new).transpose()?;
         Ok(Self {
             descriptor,
             name: sleepers::next_name(),
@@ -51,6 +56,7 @@ impl Context {
             mark,
             address_space: OnceLock::new(),
             pagemap: OnceLock::new(),
+            handover,
         })
     }
 
@@ -74,6 +80,18 @@ impl Context {
         if self.features.contains(Features::THREAD_ID) {
             sleepers::answered(self.name, start, len);
         }
+        if let Some(handover) = self.handed_over() {
+            handover.wake(start, len);
+        }
+    }
+
+    pub(crate) const fn handed_over(&self) -> Option<&Handover> {
+        self.handover.as_ref()
+    }
+
+    /// A descriptor that polls readable while there is something to read.
+    pub(crate) fn poller(&self) -> Result<BorrowedFd<'_>, UffdError> {
+        self.handed_over().map_or_else(|| Ok(self.fd()), |handover| handover.poller(self.fd()))
     }
 
     pub(crate) fn shutdown_fd(&self) -> BorrowedFd<'_> {
@@ -138,13 +156,10 @@ impl Context {
 
     /// This process's page map, opened once; only for contexts of this process.
     pub(crate) fn pagemap(&self) -> Result<BorrowedFd<'_>, UffdError> {
-        use rustix::fs::{Mode, OFlags};
         if let Some(open) = self.pagemap.get() {
             return Ok(open.as_fd());
         }
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let open = rustix::fs::open("/proc/self/pagemap", flags, Mode::empty())
-            .map_err(|error| system("open of /proc/self/pagemap", sys::errno(error)))?;
+        let open = open_pagemap()?;
         Ok(self.pagemap.get_or_init(|| open).as_fd())
     }
 }
@@ -152,7 +167,18 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         self.note_answered(0, u64::MAX);
+        if self.check_process().is_err() {
+            // Of the parent's, with traces of threads that are not here: never to be used again.
+            core::mem::forget(self.handover.take());
+        }
     }
+}
+
+/// The page map of this process, and of no other, whoever reads it.
+pub(crate) fn open_pagemap() -> Result<OwnedFd, UffdError> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open("/proc/self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| system("open of /proc/self/pagemap", sys::errno(error)))
 }
 
 /// A word that a forked child finds cleared.
@@ -177,7 +203,7 @@ impl Mark {
         Ok(Self(word))
     }
 
-    fn is_here(&self) -> bool {
+    pub(crate) fn is_here(&self) -> bool {
         let mut word = [0; 8];
         self.0.read(0, &mut word).is_ok() && word == Self::HERE
     }

@@ -79,6 +79,9 @@ impl Context {
     }
 
     pub(crate) fn poison(&self, span: Span<'_>, modes: PoisonModes) -> Progress {
+        if let Some(handover) = self.handed_over() {
+            handover.note_poison();
+        }
         self.woken(
             span,
             !modes.contains(PoisonModes::DONTWAKE),

@@ -91,6 +91,10 @@ impl Pages {
         &self.context
     }
 
+    pub(crate) const fn modes(&self) -> RegisterModes {
+        self.modes
+    }
+
     pub(crate) fn count(&self) -> usize {
         match &self.memory {
             Memory::Own(mapping) => mapping.pages(),
@@ -232,6 +236,9 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
+        if let Some(handover) = self.context.handed_over() {
+            handover.end_region(self.base());
+        }
         match &self.memory {
             Memory::Own(_) if !self.context.features().contains(Features::EVENT_UNMAP) => {}
             // It can only fail for want of memory. Then unmapping waits; adopted memory stays registered until

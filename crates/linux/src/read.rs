@@ -20,6 +20,7 @@ use userfault_client::{Errno, Event, Fault, UffdError, Wait};
 
 use crate::context::{Context, system};
 use crate::foreign::Forked;
+use crate::inline::Handover;
 use crate::sys;
 
 /// A reader that always finds full batches leaves after so many, to let its caller work.
@@ -75,7 +76,17 @@ impl Context {
                 break;
             }
         }
-        Ok(added)
+        Ok(added + self.take_handed(events))
+    }
+
+    /// What SIGBUS handlers handed over.
+    fn take_handed(&self, events: &mut Vec<Event<Forked>>) -> usize {
+        let Some(handover) = self.handed_over() else { return 0 };
+        // Before they are taken: what is filed later rings again.
+        handover.drain();
+        let before = events.len();
+        events.extend(core::iter::from_fn(|| handover.take()).map(|handed| Event::Fault(self.told(handed))));
+        events.len() - before
     }
 
     fn event(&self, message: Message, child: Option<OwnedFd>) -> Event<Forked> {
@@ -96,12 +107,14 @@ impl Context {
     /// Sleeps until a message, the shutdown or the end of `timeout`; may return early.
     fn wait_readable(&self, timeout: Option<&Timespec>) -> Result<(), UffdError> {
         let (descriptor, shutdown) = (self.fd(), self.shutdown_fd());
-        let mut fds = [PollFd::new(&descriptor, PollFlags::IN), PollFd::new(&shutdown, PollFlags::IN)];
+        // Twice the same where nothing is handed over.
+        let handed = self.handed_over().and_then(Handover::bell).unwrap_or(shutdown);
+        let mut fds = [&descriptor, &shutdown, &handed].map(|fd| PollFd::new(fd, PollFlags::IN));
         match poll(&mut fds, timeout) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(system("poll", sys::errno(error))),
         }
-        let [descriptor, shutdown] = fds;
+        let [descriptor, shutdown, _handed] = fds;
         if shutdown.revents().contains(PollFlags::IN) {
             // Perhaps by a forked relative, who shares the eventfd but not the flag.
             self.note_shutdown();

@@ -35,7 +35,7 @@ impl Region {
         Self { pages: Arc::new(pages) }
     }
 
-    pub(crate) fn inner(&self) -> &Pages {
+    pub(crate) const fn inner(&self) -> &Arc<Pages> {
         &self.pages
     }
 

@@ -27,6 +27,7 @@ use userfault_signal::Line;
 
 use crate::context::{Context, system};
 use crate::fdinfo::FdInfo;
+use crate::handed::{self, Handed};
 use crate::sys;
 
 /// Where the kernel says that a thread waits.
@@ -152,6 +153,7 @@ impl Context {
         self.check_process()?;
         let mut sleepers = Vec::new();
         let mut strangers = Vec::new();
+        let mut handed_over = Vec::new();
         for_each_thread(|thread, _| match known(thread) {
             Some(row) if row.context.load(Relaxed) == self.name() => sleepers.push(row.sleeper(thread)),
             Some(_) => {}
@@ -159,6 +161,9 @@ impl Context {
         })
         .map_err(|errno| system("reading /proc/self/task", errno))?;
         let FdInfo { pending, total, .. } = FdInfo::of(self.fd())?;
+        if let Some(handover) = self.handed_over() {
+            handover.sleepers(|handed, is_read| handed_over.push(of_handed(handed, is_read)));
+        }
         let unknown = usize::try_from(total).unwrap_or(usize::MAX).saturating_sub(sleepers.len());
         let unread = usize::try_from(pending).unwrap_or(usize::MAX);
         let are_ours = strangers.len() == unknown;
@@ -172,8 +177,19 @@ impl Context {
             };
             sleepers.push(sleeper);
         }
+        sleepers.append(&mut handed_over);
         Ok(sleepers)
     }
+}
+
+/// A thread whose SIGBUS handler sleeps until the monitor has answered.
+fn of_handed(handed: Handed, is_read: bool) -> Sleeper {
+    let mut sleeper = Sleeper::default();
+    sleeper.thread = Some(handed.thread);
+    sleeper.address = Some(handed.address);
+    sleeper.told = Some(if is_read { Told::Read } else { Told::Unread });
+    sleeper.kind = Some(FaultKind::Missing);
+    sleeper
 }
 
 /// Prints a line for every thread of this process that sleeps in a fault of the kernel's userfaultfd, whoever
@@ -192,6 +208,14 @@ pub fn print_sleepers() -> usize {
         let mut line = Line::new();
         // Writing to a line cannot fail.
         let _written = write!(line, "userfault: {}", sleeper.describe(name, None));
+        line.print();
+    });
+    handed::for_each(|handed, is_read| {
+        count += 1;
+        let (mut line, mut comm) = (Line::new(), [0; 64]);
+        let name = core::str::from_utf8(file_of(handed.thread, "comm", &mut comm)).unwrap_or("").trim_end();
+        // Writing to a line cannot fail.
+        let _written = write!(line, "userfault: {}", of_handed(handed, is_read).describe(name, None));
         line.print();
     });
     count

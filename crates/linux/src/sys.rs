@@ -481,7 +481,8 @@ unsafe fn call<const LEN: usize>(
     unsafe { ioctl(descriptor, request, argument.as_mut_ptr()) }.map(|_| ())
 }
 
-fn last_errno() -> Errno {
+/// Of the calling thread's last system call. Async-signal-safe.
+pub(crate) fn last_errno() -> Errno {
     Errno::from_raw(io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 

@@ -181,8 +181,9 @@ impl userfault_client::Uffd for Uffd {
         self.context.read(wait, events)
     }
 
+    /// With the SIGBUS feature an epoll descriptor, readable also for faults that a handler handed over.
     fn descriptor(&self) -> Result<BorrowedFd<'_>, UffdError> {
-        Ok(self.context.fd())
+        self.context.poller()
     }
 
     fn shut_down(&self) {

@@ -13,6 +13,7 @@ mod fills;
 mod fork;
 mod given;
 mod hammer;
+mod inline;
 mod opening;
 mod outside;
 mod readers;

@@ -152,3 +152,53 @@ pub(crate) fn filter_userfaultfd(flags: u32, errno: Errno) -> bool {
     let filtered = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     (confined, filtered) == (0, 0)
 }
+
+/// Sets a handler that may run on an alternate stack; it does what is async-signal-safe.
+pub(crate) fn handle(signal: i32, handler: extern "C" fn(i32)) {
+    // SAFETY: integers and an optional function pointer: zero is a value of each.
+    let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
+    new.sa_sigaction = handler as *const () as usize;
+    new.sa_flags = libc::SA_ONSTACK;
+    // SAFETY: the structure is live.
+    assert_eq!(unsafe { libc::sigaction(signal, &raw const new, ptr::null_mut()) }, 0);
+}
+
+/// The calling thread, for [`send`].
+pub(crate) fn thread_id() -> i32 {
+    // SAFETY: no pointers.
+    unsafe { libc::gettid() }
+}
+
+/// Sends `signal` to a thread of this process.
+pub(crate) fn send(thread: i32, signal: i32) {
+    let process = std::process::id();
+    // SAFETY: no pointers.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) }, 0);
+}
+
+/// Touches the byte at `address`, which is in a mapping that lives; safe in handlers.
+pub(crate) fn load(address: usize) -> u8 {
+    // SAFETY: mapped, and only bytes.
+    unsafe { ptr::with_exposed_provenance::<u8>(address).read_volatile() }
+}
+
+/// Touches a page of a mapping of a file that is empty.
+pub(crate) fn touch_behind_the_end_of_a_file() -> u8 {
+    // SAFETY: a literal name.
+    let file = unsafe { libc::memfd_create(c"empty".as_ptr(), 0) };
+    // SAFETY: a fresh mapping, never unmapped.
+    let at = unsafe { libc::mmap(ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, file, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    load(at.expose_provenance())
+}
+
+/// Blocks a signal in the calling thread, or lets it in again.
+pub(crate) fn set_blocked(signal: i32, blocked: bool) {
+    // SAFETY: integers: zero is a value.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is live.
+    unsafe { libc::sigaddset(&raw mut set, signal) };
+    let how = if blocked { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    // SAFETY: the set is live.
+    unsafe { libc::pthread_sigmask(how, &raw const set, ptr::null_mut()) };
+}

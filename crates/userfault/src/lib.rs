@@ -58,3 +58,8 @@ pub mod prelude {
 
     pub use userfault_client::{Region as _, Shared as _, Uffd as _};
 }
+
+/// The blocks of code in the documents beside the README, compiled and run with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/from-userfaultfd-rs.md")]
+struct Documents;

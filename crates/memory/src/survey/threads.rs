@@ -66,7 +66,7 @@ impl Thread {
         let is_below = self.stack.is_none_or(|stack| stack <= self.data || !has_stack);
         let end =
             if has_data && is_below { self.data.saturating_add(reach.above).min(mapping.end) } else { mapping.end };
-        (has_stack || has_data).then(|| (start..end, what))
+        (has_stack || has_data).then_some((start..end, what))
     }
 }
 

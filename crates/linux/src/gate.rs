@@ -122,7 +122,7 @@ fn first_gap(known: &[Range<usize>], pages: &Range<usize>) -> Option<Range<usize
         }
         start = start.max(run.end);
     }
-    (start < pages.end).then(|| start..pages.end)
+    (start < pages.end).then_some(start..pages.end)
 }
 
 /// `known` and a run that none of it has, in order, neighbours made one.

@@ -221,9 +221,8 @@ impl Host {
         let region = layout.get(tag).ok_or(NotTaken::Host(Errno::ENOMEM))?;
         let mapping = [region.mapping()];
         let run = region.run(range).ok_or(NotTaken::Host(Errno::EINVAL))?;
-        let refused = |error| match error {
-            RegisterError::BadModes => NotTaken::Modes,
-            error => NotTaken::Host(errno(error)),
+        let refused = |error| {
+            if error == RegisterError::BadModes { NotTaken::Modes } else { NotTaken::Host(errno(error)) }
         };
         self.engine(blocked).registrable(context, range, modes, &mapping).map_err(refused)?;
         self.states().open(range).map_err(NotTaken::Host)?;

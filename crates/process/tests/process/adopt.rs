@@ -142,7 +142,9 @@ fn contents_are_kept() {
 // spec: H11, H12
 #[test]
 fn adopted_memory_keeps_its_contents_and_what_it_has_not_is_missing() {
-    alone(|| contents_are_kept());
+    alone(|| {
+        contents_are_kept();
+    });
 }
 
 // spec: H11
@@ -207,7 +209,9 @@ fn counts() {
 // spec: H11
 #[test]
 fn no_count_is_lost_that_threads_make_while_their_memory_is_adopted() {
-    alone(|| counts());
+    alone(|| {
+        counts();
+    });
 }
 
 // spec: H11

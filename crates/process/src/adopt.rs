@@ -118,6 +118,7 @@ impl Uffd {
     pub unsafe fn adopt(&self, memory: NonNull<[u8]>, modes: RegisterModes) -> Result<Region, AdoptError> {
         let context = self.context();
         context.check_process()?;
+        crate::etiquette::check_signals()?;
         let start = memory.cast::<u8>().addr().get();
         let whole = start.next_multiple_of(PAGE_SIZE)..start.saturating_add(memory.len()) / PAGE_SIZE * PAGE_SIZE;
         if whole.is_empty() {

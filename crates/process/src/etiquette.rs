@@ -19,7 +19,7 @@ static ACCEPTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether a fault of the calling thread would reach us.
 ///
-/// Asked at [`map`](userfault_client::Uffd::map); for programs that load others' code (plug-ins, runtimes,
+/// Asked at [`map`](userfault_client::Uffd::map) and [`adopt`](crate::Uffd::adopt); for programs that load others' code (plug-ins, runtimes,
 /// crash reporters) and want to know when. Fine before the first open, too: then only the mask counts.
 ///
 /// # Errors

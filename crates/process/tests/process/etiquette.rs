@@ -4,11 +4,12 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use userfault_client::{Region as _, RegisterModes, Uffd as _, UffdError};
+use userfault_client::{AdoptError, Region as _, RegisterModes, Uffd as _, UffdError};
 use userfault_process::{accept_handler, check_signals};
 use userfault_signal::unblock_faults;
 
 use crate::access::load;
+use crate::adopt::Memory;
 use crate::alone::{Ended, alone, child};
 use crate::os;
 use crate::support::{PAGE, Rescue, fill, map, open, read, until_asleep, word};
@@ -120,6 +121,28 @@ fn who_replaced_the_handler_after_the_open_is_named_at_register_and_wake() {
             os::set_action(libc::SIGSEGV, action, 0);
             let found = is_replaced(check_signals());
             assert!(found.contains(word), "{found}");
+        }
+    });
+}
+
+// spec: H27, H28
+#[test]
+fn memory_is_not_adopted_where_its_faults_would_be_crashes() {
+    alone(|| {
+        let uffd = open();
+        let memory = Memory::map(4);
+        memory.write([1, 2], 1);
+        os::set_blocked(libc::SIGSEGV, true);
+        assert_eq!(memory.adopt(&uffd).err(), Some(AdoptError::Uffd(UffdError::SignalBlocked)));
+        os::set_blocked(libc::SIGSEGV, false);
+        os::set_action(libc::SIGSEGV, libc::abort as *const () as usize, 0);
+        match memory.adopt(&uffd) {
+            Err(AdoptError::Uffd(error)) => drop(is_replaced(Err(error))),
+            other => panic!("{other:?}"),
+        }
+        // It is the program's own as before: every word, without a fault.
+        for (page, generation) in [0, 1, 1, 0].into_iter().enumerate() {
+            memory.check(page, generation);
         }
     });
 }

@@ -118,7 +118,7 @@ fn first_gap(known: &[Range<usize>], pages: &Range<usize>) -> Option<Range<usize
     let mut start = pages.start;
     for run in known {
         if start < run.start {
-            return (start < pages.end).then(|| start..run.start.min(pages.end));
+            return (start < pages.end).then_some(start..run.start.min(pages.end));
         }
         start = start.max(run.end);
     }

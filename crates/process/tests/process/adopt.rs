@@ -17,7 +17,9 @@ use userfault_process::{Region, Tuning, Uffd, tune};
 use crate::access::{add, load, store};
 use crate::alone::alone;
 use crate::os;
-use crate::support::{CHUNK, PAGE, Random, WATCHDOG, contents, fill, mappings, open, page_of, read, status_kb, word};
+use crate::support::{
+    CHUNK, Mode, PAGE, Random, WATCHDOG, contents, fill, mappings, open, page_of, read, status_kb, word,
+};
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 pub(crate) const BOTH: RegisterModes = RegisterModes::MISSING.union(RegisterModes::WP);
@@ -90,14 +92,18 @@ fn answer(uffd: &Uffd, region: &Region, generation: u64) -> (usize, usize) {
     (filled, written)
 }
 
-fn without_guards() {
-    tune(Tuning { without_guards: true, ..Tuning::default() }).unwrap();
+/// Opens a host that has guards, or none.
+fn open_in(mode: Mode) -> Uffd {
+    if mode == Mode::Plain {
+        tune(Tuning { without_guards: true, ..Tuning::default() }).unwrap();
+    }
+    open()
 }
 
 /// Adopts memory of which some has contents; everything is there, missing is answered, and in the end it is
 /// plain memory with what it had.
-fn contents_are_kept() {
-    let uffd = open();
+fn contents_are_kept(mode: Mode) {
+    let uffd = open_in(mode);
     let memory = Memory::map(2 * CHUNK + 100);
     let mut random = Random::new();
     // Runs in the first chunk, scattered in the second, nothing but its last page in the third.
@@ -142,25 +148,21 @@ fn contents_are_kept() {
 // spec: H11, H12
 #[test]
 fn adopted_memory_keeps_its_contents_and_what_it_has_not_is_missing() {
-    alone(|| {
-        contents_are_kept();
-    });
+    alone(|| contents_are_kept(Mode::Guarded));
 }
 
 // spec: H11
 #[test]
 fn without_guards_adopted_memory_keeps_its_contents_too() {
-    alone(|| {
-        without_guards();
-        contents_are_kept();
-    });
+    alone(|| contents_are_kept(Mode::Plain));
 }
 
 /// Two threads count in every page while it is adopted. No count is lost: neither one that was made before
 /// its page was looked at, nor one made meanwhile.
-fn counts() {
+fn counts(mode: Mode) {
     const PAGES: usize = 2 * CHUNK + 10;
     const THREADS: usize = 2;
+    let _host = open_in(mode);
     for turn in 0..10 {
         let uffd = open();
         let memory = Memory::map(PAGES);
@@ -209,18 +211,13 @@ fn counts() {
 // spec: H11
 #[test]
 fn no_count_is_lost_that_threads_make_while_their_memory_is_adopted() {
-    alone(|| {
-        counts();
-    });
+    alone(|| counts(Mode::Guarded));
 }
 
 // spec: H11
 #[test]
 fn without_guards_no_count_is_lost_either() {
-    alone(|| {
-        without_guards();
-        counts();
-    });
+    alone(|| counts(Mode::Plain));
 }
 
 // spec: H8

@@ -49,6 +49,7 @@ pub use handle::{Region, Shared, Window};
 pub use host::tune;
 pub use inline::Inline;
 pub use machine::Tuning;
+pub use probe::{Mechanism, probe};
 pub use shared::FileRegion;
 pub use sleepers::print_sleepers;
 pub use uffd::{Statistics, Uffd, statistics};

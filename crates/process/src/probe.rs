@@ -4,6 +4,11 @@
 //! kernel's age, anything by a sandbox. One function a mechanism; each says what it was refused, and the
 //! remedy.
 
+mod all;
+mod raw;
+
+pub use all::{Mechanism, probe};
+
 use userfault_abi::errno::Errno;
 use userfault_client::Refusal;
 use userfault_memory::{Mapping, Protection, page_size};
@@ -87,12 +92,17 @@ pub(crate) fn plain_write() -> Result<Writer, Refusal> {
 
 /// Moves a page from a mirror of a mapping onto an inaccessible page of that mapping.
 pub(crate) fn mirror(writer: &Writer) -> Result<(), Refusal> {
+    mirror_onto(writer, |page| sys::protect(page, Access::None))
+}
+
+/// As [`mirror`], onto a page that `close` makes inaccessible.
+fn mirror_onto(writer: &Writer, close: impl FnOnce(Span) -> Result<(), Errno>) -> Result<(), Refusal> {
     let refused =
         refusal("move finished pages into place by mremap (MREMAP_DONTUNMAP)", "use Linux 5.7 or later, allow mremap");
     let scratch = scratch(2, Protection::ReadWrite)?;
     let mirror = Mirror::of(writer, Span::of(&scratch, &(0..2))).map_err(&refused)?;
     let page = Span::of(&scratch, &(1..2));
-    let moved = sys::protect(page, Access::None).and_then(|()| {
+    let moved = close(page).and_then(|()| {
         writer.write(BYTES.as_ptr(), mirror.span(&(1..2))).map_err(|(_, errno)| errno)?;
         sys::move_pages(mirror.span(&(1..2)), page)
     });

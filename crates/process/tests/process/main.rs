@@ -30,6 +30,7 @@ mod instructions;
 mod interrupts;
 mod jump;
 mod malloc;
+mod mechanisms;
 mod mirror;
 mod monitors;
 mod nest;

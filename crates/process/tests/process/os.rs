@@ -438,6 +438,13 @@ fn waited(child: i32) -> i32 {
     status
 }
 
+/// Whether this process has no child that anybody could wait for.
+pub(crate) fn has_no_child() -> bool {
+    // SAFETY: nothing is written.
+    let answer = unsafe { libc::waitpid(-1, ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+    answer == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD)
+}
+
 pub(crate) fn become_user(id: u32) {
     // SAFETY: no pointers. Group first, while it is allowed.
     check(unsafe { libc::setgid(id) }).unwrap();

@@ -36,6 +36,8 @@ mod read;
 mod region;
 mod sleepers;
 mod sys;
+#[doc(hidden)]
+pub mod trial;
 mod uffd;
 
 pub use fdinfo::FdInfo;

@@ -22,6 +22,7 @@
 //! Kernel counterpart: `mm_struct` and `vm_area_struct`, as far as one mapping needs them.
 
 mod arena;
+mod child;
 mod claims;
 mod error;
 mod mapping;
@@ -35,6 +36,7 @@ mod touch;
 mod window;
 
 pub use arena::{Fixed, ZeroIsValid, Zeroed};
+pub use child::byte_in_child;
 pub use error::{AccessError, AdviseError, DiscardError, LendError, MapError, RangeError};
 pub use mapping::Mapping;
 pub use own::is_own_for_ever;

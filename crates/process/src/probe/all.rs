@@ -4,12 +4,14 @@
 //!
 //! Kernel counterpart: none.
 
+use std::sync::Arc;
+
 use userfault_abi::errno::Errno;
 use userfault_client::{Refusal, UffdError};
 use userfault_engine::{Page, PageRange};
-use userfault_memory::{Advice, AdviseError, Mapping, Protection};
+use userfault_memory::{Advice, AdviseError, Mapping, Protection, byte_in_child};
 
-use super::raw::{SharedPages, byte_in_child};
+use super::raw::SharedPages;
 use super::{
     BYTES, forced_write, guards, look, mirror, mirror_onto, plain_write, platform, refusal, scratch, write_and_look,
 };
@@ -33,13 +35,13 @@ type Try = fn() -> Result<(), Refusal>;
 
 const ALL: [(&str, &str, Try); 13] = [
     ("platform", "the provider", platform),
-    ("proc", "forced-write, pagemap, and the count of mappings", proc),
+    ("proc", "forced-write, pagemap, counting mappings", proc),
     ("forced-write", "fills in place; without it: mirror", || forced_write().map(drop)),
     ("copy", "mirror", || plain_write().map(drop)),
     ("mirror", "fills where forced-write is refused", || plain_write().and_then(|writer| mirror(&writer))),
-    ("guard", "few mappings under random fills; without it: more, and pages closed again", guards),
+    ("guard", "few mappings under random fills", guards),
     ("guarded-mirror", "both of these together", guarded_mirror),
-    ("shared-guard", "missing pages of shared memory in few mappings", shared_guards),
+    ("shared-guard", "shared memory in few mappings", shared_guards),
     ("alias", "fills of shared memory", aliases),
     ("pagemap", "seeing which pages have contents", pagemap),
     ("wipe-on-fork", "knowing a forked child", wipe_on_fork),
@@ -151,7 +153,9 @@ fn wipe_on_fork() -> Result<(), Refusal> {
     let span = Span::of(&page, &(0..1));
     let written = wipe(&page).and_then(|()| writer.write(BYTES.as_ptr(), span).map_err(|(_, errno)| errno));
     written.and_then(|()| look(span)).map_err(&refused)?;
-    match byte_in_child(span).map_err(no_child)? {
+    let page = Arc::new(page).window(0..PAGE_SIZE).map_err(|_| refused(Errno::EINVAL))?;
+    let byte = page.as_slice().first().unwrap_or(&0);
+    match byte_in_child(byte).map_err(|error| no_child(errno_of(&error)))? {
         0 => Ok(()),
         _ => Err(refused(Errno::EIO)),
     }

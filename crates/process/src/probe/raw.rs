@@ -1,13 +1,11 @@
-//! What probes alone do: shared scratch memory with aliases, and a child that looks at one byte.
+//! What probes alone have: shared scratch memory, and aliases of it.
 //!
-//! Invariants:
+//! Invariant:
 //!
 //! 1. [`SharedPages`] own whole pages that nobody else knows, until they are dropped.
-//! 2. A child made here loads one byte of the host's own memory, and makes one system call: nothing that
-//!    another thread of its parent could have held.
 //!
-//! Kernel counterpart: `mremap(2)`, `clone(2)`.
-#![expect(unsafe_code, reason = "scratch mappings and a child; the two invariants above are this file's proof")]
+//! Kernel counterpart: `mremap(2)`.
+#![expect(unsafe_code, reason = "scratch mappings; the invariant above is this file's proof")]
 
 use std::ptr;
 
@@ -63,39 +61,6 @@ impl Drop for SharedPages {
         // SAFETY: nobody else knows them (invariant 1).
         let _cannot_fail = unsafe { libc::munmap(start, self.span.len()) };
     }
-}
-
-/// The first byte of a readable page, as a child sees it that was forked without telling the C library.
-///
-/// Its end sends no signal, so the program does not hear of it.
-pub(super) fn byte_in_child(page: Span) -> Result<u8, Errno> {
-    let byte: *const u8 = ptr::with_exposed_provenance(page.start());
-    // SAFETY: without flags it is a fork, whose child keeps to invariant 2.
-    let child = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
-    match child {
-        ..0 => return Err(last_errno()),
-        0 => {
-            // SAFETY: a readable page of the host's, in the child's copy (invariant 2).
-            let seen = unsafe { byte.read_volatile() };
-            // SAFETY: takes a number; does not return (invariant 2).
-            unsafe { libc::syscall(libc::SYS_exit_group, libc::c_long::from(seen)) };
-        }
-        1.. => {}
-    }
-    let child = libc::pid_t::try_from(child).map_err(|_| Errno::ESRCH)?;
-    let mut status = 0;
-    // Without a signal at its end it is a child only for who asks for all.
-    // SAFETY: the status is a live local.
-    while unsafe { libc::waitpid(child, &raw mut status, libc::__WALL) } != child {
-        match last_errno() {
-            Errno::EINTR => {}
-            errno => return Err(errno),
-        }
-    }
-    if !libc::WIFEXITED(status) {
-        return Err(Errno::EIO);
-    }
-    u8::try_from(libc::WEXITSTATUS(status)).map_err(|_| Errno::EIO)
 }
 
 fn last_errno() -> Errno {

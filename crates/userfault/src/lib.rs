@@ -23,6 +23,7 @@
 #![deny(unsafe_code)]
 
 mod adopt;
+pub mod doctor;
 mod either;
 mod file;
 mod monitor;

@@ -16,8 +16,8 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("userfault-client",  "userfault-abi userfault-memory", ""),
     ("userfault-process", "userfault-engine userfault-client userfault-signal userfault-memory userfault-abi", "libc rustix"),
     ("userfault-linux",   "userfault-client userfault-signal userfault-memory userfault-abi", "libc rustix linux-raw-sys"),
-    ("userfault",         "userfault-linux userfault-process userfault-client userfault-signal userfault-memory", ""),
-    ("userfault-cli",     "userfault", "anyhow clap clap_complete clap_mangen hdrhistogram indicatif terminal_size"),
+    ("userfault",         "userfault-linux userfault-process userfault-client userfault-signal userfault-memory", "rustix"),
+    ("userfault-cli",     "userfault", "anyhow clap clap_complete clap_mangen hdrhistogram indicatif serde_json terminal_size"),
 ];
 
 const TABLE: &str = "the table in xtask/src/tidy/arrows.rs and ARCHITECTURE.md";

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a call that fails unexpectedly fails the test")]
 
 mod adopting;
+mod doctor;
 mod examples;
 mod failing;
 mod hard;

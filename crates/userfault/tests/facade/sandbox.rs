@@ -21,6 +21,8 @@ use libc::{BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, so
 pub(crate) enum Refuse {
     /// `userfaultfd(2)`, and `USERFAULTFD_IOC_NEW` on the device, with EPERM: what Docker does.
     Userfaultfd,
+    /// These system calls, each with its errno.
+    Calls(&'static [(i64, i32)]),
     /// `pread(2)` at this offset or behind it, with EIO: a file whose disk is bad from there on.
     ReadsFrom(u32),
 }
@@ -83,6 +85,11 @@ fn program(refuse: Refuse) -> Vec<sock_filter> {
             errno(libc::EPERM),
             ret(libc::SECCOMP_RET_ALLOW),
         ],
+        Refuse::Calls(calls) => {
+            let each = |(call, number): &(i64, i32)| [jump(BPF_JEQ, system_call(*call), 0, 1), errno(*number)];
+            let first = std::iter::once(load(NUMBER)).chain(calls.iter().flat_map(each));
+            first.chain([ret(libc::SECCOMP_RET_ALLOW)]).collect()
+        }
         Refuse::ReadsFrom(offset) => vec![
             load(NUMBER),
             jump(BPF_JEQ, system_call(libc::SYS_pread64), 0, 5),

@@ -18,6 +18,9 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Map(Map),
+    Doctor(Doctor),
+    #[command(hide = true)]
+    Trial(Trial),
     Man(Man),
     Completions(Completions),
 }
@@ -79,6 +82,36 @@ Examples:
   userfault map disk.img
   userfault map disk.img --provider process --order random --seed 7
   userfault map disk.img --threads 8 --window 1 --resident 64M --json";
+
+/// Tells what works on this machine, for this user, found by doing it; and what to do about the rest.
+#[derive(Debug, clap::Args)]
+#[command(after_help = DOCTOR_NOTES)]
+pub(crate) struct Doctor {
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const DOCTOR_NOTES: &str = "\
+`works` was done here and its result was right; `offered` is what the machine says; `no` was tried and refused.
+
+Exit status:
+  0  at least one provider works
+  1  none does
+  2  the command cannot be carried out as given
+
+Examples:
+  userfault doctor
+  userfault doctor --json | jq -r '.reasons[].remedy'";
+
+/// Does one of the things that end a process, for `userfault doctor`, which started this one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Trial {
+    /// What is tried.
+    pub(crate) operation: String,
+    /// At which provider, and how opened.
+    pub(crate) column: String,
+}
 
 /// Prints a manual page, for `man -l -`.
 #[derive(Debug, clap::Args)]
@@ -175,7 +208,8 @@ mod tests {
         let readme = words(readme);
         let mut args = Args::command();
         args.build();
-        for command in args.get_subcommands().filter(|command| command.get_name() != "help") {
+        let commands = args.get_subcommands().filter(|command| !command.is_hide_set());
+        for command in commands.filter(|command| command.get_name() != "help") {
             let usage = usage(command);
             assert!(readme.contains(&usage), "README.md is to show:\n{usage}");
         }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod doctor;
 mod fail;
 mod map;
 mod memory;
@@ -23,6 +24,8 @@ use fail::Unusable;
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Map(map) => map::run(&map),
+        Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Trial(trial) => Ok(userfault::doctor::attempt(&trial.operation, &trial.column)),
         Command::Man(man) => words::man(man.command.as_deref()),
         Command::Completions(completions) => words::completions(completions.shell),
     };

@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "a call that fails unexpectedly fails the test")]
 
 mod confined;
+mod doctor;
 mod failures;
 mod mapping;
+mod raw;
 #[path = "../../../userfault/tests/facade/sandbox.rs"]
 mod sandbox;
 mod support;

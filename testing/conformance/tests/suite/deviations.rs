@@ -8,6 +8,7 @@ use userfault_conformance::scenarios;
 
 /// Deviations that no call shows, and the test that pins what we do instead.
 const ELSEWHERE: &[(&str, &str)] = &[
+    ("m/copy/shared", "crates/process: room_that_is_reserved_in_a_file_and_not_written_is_missing"),
     ("o/fault/preconditions", "testing/sim: names_that_outlived_what_they_named_do_nothing"),
     ("o/fault/reference", "testing/sim: a_page_that_arrives_before_the_sleeper_joins_means_retry"),
     ("o/read/sleep", "testing/sim: one_blocked_reader_is_woken_per_word_and_one_that_leaves_hands_it_on"),

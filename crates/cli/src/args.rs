@@ -44,7 +44,7 @@ pub(crate) struct Map {
     /// The userfaultfd protocol; `original` (of May 2015) needs the process provider.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) protocol: Protocol,
-    /// Who answers a fault: `monitor`, a thread of its own.
+    /// Who answers a fault: `monitor`, a thread of its own; `inline`, the thread that has it (modern protocol).
     #[arg(long, value_enum, default_value_t)]
     pub(crate) answer: Answer,
     /// Threads that read the memory; as many as there are processors, unless given.
@@ -81,6 +81,7 @@ const MAP_EXAMPLES: &str = "\
 Examples:
   userfault map disk.img
   userfault map disk.img --provider process --order random --seed 7
+  userfault map disk.img --answer inline
   userfault map disk.img --threads 8 --window 1 --resident 64M --json";
 
 /// Tells what works on this machine, for this user, found by doing it; and what to do about the rest.
@@ -152,6 +153,8 @@ pub(crate) enum Protocol {
 pub(crate) enum Answer {
     #[default]
     Monitor,
+    /// In its signal handler; monitors answer where it cannot.
+    Inline,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -111,6 +111,18 @@ impl Inline {
     pub fn counts(&self) -> InlineCounts {
         self.here.answers.counts()
     }
+
+    /// Ends it, as a drop does, and tells what was answered in all.
+    ///
+    /// # Blocking
+    ///
+    /// Until the source has returned to every thread that is in it.
+    #[must_use]
+    pub fn end(self) -> InlineCounts {
+        let here = Arc::clone(&self.here);
+        drop(self);
+        here.answers.counts()
+    }
 }
 
 impl Drop for Inline {

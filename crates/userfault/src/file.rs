@@ -10,6 +10,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use userfault_signal::{FileBytes, ReadError};
+
+use crate::inline::AnswerInline;
 use crate::source::{Source, SourceError};
 
 /// A regular file, as long as it was when it was opened, with zeros up to the end of its last page.
@@ -17,8 +20,7 @@ use crate::source::{Source, SourceError};
 /// Clones read the same open file.
 #[derive(Clone, Debug)]
 pub struct FileSource {
-    file: Arc<File>,
-    len: u64,
+    bytes: FileBytes,
 }
 
 impl FileSource {
@@ -40,26 +42,25 @@ impl FileSource {
     ///
     /// As [`open`](Self::open).
     pub fn new(file: File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        check(&metadata)?;
-        let source = Self { file: Arc::new(file), len: metadata.len() };
+        check(&file.metadata()?)?;
+        let bytes = FileBytes::new(Arc::new(file))?;
         // Files of /proc and the like say they are empty, whatever they hold.
-        if source.len == 0 && source.file.read_at(&mut [0], 0)? > 0 {
+        if bytes.len_bytes() == 0 && bytes.file().read_at(&mut [0], 0)? > 0 {
             return Err(refused("it says that it is empty but has contents, as files in /proc do; copy it first"));
         }
-        Ok(source)
+        Ok(Self { bytes })
     }
 
     /// Its length in bytes when it was opened.
     #[must_use]
     pub const fn len_bytes(&self) -> u64 {
-        self.len
+        self.bytes.len_bytes()
     }
 
     /// How many pages it fills, the last one perhaps in part.
     #[must_use]
     pub fn pages(&self, page_size: usize) -> usize {
-        usize::try_from(self.len.div_ceil(page_size as u64)).unwrap_or(usize::MAX)
+        usize::try_from(self.len_bytes().div_ceil(page_size as u64)).unwrap_or(usize::MAX)
     }
 
     /// Reads the bytes from `offset` on; those behind the end are set to zero.
@@ -68,23 +69,10 @@ impl FileSource {
     ///
     /// [`SourceError::Read`], and [`SourceError::Shrunk`] if a byte is gone that was there at first.
     pub fn read_padded(&self, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
-        let there = self.len.saturating_sub(offset);
-        let there = usize::try_from(there).unwrap_or(usize::MAX).min(into.len());
-        let (mut rest, padding) = into.split_at_mut(there);
-        padding.fill(0);
-        let mut at = offset;
-        while !rest.is_empty() {
-            match self.file.read_at(rest, at) {
-                Ok(0) => return Err(self.shrunk(at)),
-                Ok(count) => {
-                    at += count as u64;
-                    rest = rest.split_at_mut(count).1;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(SourceError::Read { offset: at, error }),
-            }
-        }
-        Ok(())
+        self.bytes.read_padded(offset, into).map_err(|error| match error {
+            ReadError::Ended { offset } => self.shrunk(offset),
+            ReadError::Os { offset, errno } => SourceError::Read { offset, error: io::Error::from_raw_os_error(errno) },
+        })
     }
 
     /// Whether it is at least as long as when it was opened.
@@ -93,14 +81,24 @@ impl FileSource {
     ///
     /// [`SourceError::Shrunk`], or [`SourceError::Read`] if that cannot be found out.
     pub fn check_length(&self) -> Result<(), SourceError> {
-        let found = self.file.metadata().map_err(|error| SourceError::Read { offset: 0, error })?.len();
-        if found < self.len { Err(SourceError::Shrunk { expected: self.len, found }) } else { Ok(()) }
+        let metadata = self.bytes.file().metadata();
+        let found = metadata.map_err(|error| SourceError::Read { offset: 0, error })?.len();
+        let expected = self.len_bytes();
+        if found < expected { Err(SourceError::Shrunk { expected, found }) } else { Ok(()) }
     }
 
     /// It ended at `at`, too early.
     fn shrunk(&self, at: u64) -> SourceError {
-        let found = self.file.metadata().map_or(at, |metadata| metadata.len());
-        SourceError::Shrunk { expected: self.len, found: found.min(at) }
+        let found = self.bytes.file().metadata().map_or(at, |metadata| metadata.len());
+        SourceError::Shrunk { expected: self.len_bytes(), found: found.min(at) }
+    }
+}
+
+impl AnswerInline for FileSource {
+    type Inline = FileBytes;
+
+    fn inline(&self) -> FileBytes {
+        self.bytes.clone()
     }
 }
 

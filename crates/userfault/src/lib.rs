@@ -26,6 +26,7 @@ mod adopt;
 pub mod doctor;
 mod either;
 mod file;
+mod inline;
 mod monitor;
 mod open;
 mod report;
@@ -35,6 +36,7 @@ mod uffd;
 
 pub use either::{Either, Region, Shared, Window};
 pub use file::FileSource;
+pub use inline::{AnswerInline, Bytes, Inline, Zeros};
 pub use monitor::{Monitor, MonitorBuilder, MonitorError, MonitorStats};
 pub use open::{Builder, Choice, OpenError, Refused, open};
 pub use report::{SleeperReport, report_sleepers_on};
@@ -52,7 +54,9 @@ pub use userfault_linux as linux;
 pub use userfault_memory::{populate, populate_mut};
 pub use userfault_process as process;
 pub use userfault_process::Protocol;
-pub use userfault_signal::RequestError;
+pub use userfault_signal::{
+    AlternateStack, AskMonitor, FileBytes, InlineCounts, InlineSource, LARGE_STACK_BYTES, RequestError, StackError,
+};
 
 pub mod prelude {
     //! The operations of descriptors, regions and what they lend, for `use userfault::prelude::*`.

@@ -76,6 +76,7 @@ pub struct Builder {
     choice: Choice,
     options: Options,
     protocol: Protocol,
+    inline: bool,
 }
 
 impl Builder {
@@ -120,6 +121,17 @@ impl Builder {
         self
     }
 
+    /// For regions whose faults the faulting threads answer themselves:
+    /// [`serve_inline`](crate::MonitorBuilder::serve_inline).
+    ///
+    /// At the linux provider this is the SIGBUS feature; until such a region is served, a touch of a missing page
+    /// is SIGBUS there. Nothing else is needed at the process provider.
+    #[must_use]
+    pub fn answer_inline(mut self) -> Self {
+        self.inline = true;
+        self
+    }
+
     /// Opens at the first provider that works.
     ///
     /// # Errors
@@ -137,16 +149,41 @@ impl Builder {
     }
 
     fn open_at(&self, provider: Provider) -> Result<Either<linux::Uffd, process::Uffd>, UffdError> {
+        let options = self.options_of(provider)?;
         match (provider, self.protocol) {
             (Provider::Linux, Protocol::Original { .. }) => {
                 let remedy = "no released kernel speaks it: use the process provider";
                 let refusal = Refusal { way: "original protocol", errno: Errno::ENOSYS, remedy };
                 Err(UffdError::Refused { provider, tried: vec![refusal] })
             }
-            (Provider::Linux, Protocol::Modern) => linux::Uffd::open(&self.options).map(Either::Linux),
-            (Provider::Process, protocol) => process::Uffd::open_with(&self.options, protocol).map(Either::Process),
+            (Provider::Linux, Protocol::Modern) => linux::Uffd::open(&options).map(Either::Linux),
+            (Provider::Process, protocol) => process::Uffd::open_with(&options, protocol).map(Either::Process),
             (provider, _) => Err(UffdError::Unsupported { operation: "way to be opened here", provider }),
         }
+    }
+}
+
+impl Builder {
+    fn options_of(&self, provider: Provider) -> Result<Options, UffdError> {
+        let mut options = self.options.clone();
+        if !self.inline {
+            return Ok(options);
+        }
+        if matches!(self.protocol, Protocol::Original { .. }) {
+            return Err(UffdError::NotInline {
+                reason: "the original protocol knows no fills; use the modern one, or a monitor",
+            });
+        }
+        if options.kernel_faults == KernelFaults::Require {
+            return Err(UffdError::NotInline {
+                reason: "nobody is told of faults that the kernel takes, they are EFAULT; use a monitor for those",
+            });
+        }
+        options.kernel_faults = KernelFaults::No;
+        if provider == Provider::Linux {
+            options.require |= Features::SIGBUS;
+        }
+        Ok(options)
     }
 }
 

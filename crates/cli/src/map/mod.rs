@@ -59,6 +59,12 @@ fn check_words(map: &Map) -> Result<(), Unusable> {
                 .to_owned(),
         ));
     }
+    if map.protocol == args::Protocol::Original && map.answer == args::Answer::Inline {
+        return Err(Unusable(
+            "--answer inline cannot be combined with --protocol original, which knows no fills: leave one of them out"
+                .to_owned(),
+        ));
+    }
     if let (Some(seed), args::Order::Sequential) = (map.seed, map.order) {
         return Err(Unusable(format!(
             "--seed {seed} chooses a random order, but the order is sequential; add --order random or leave out --seed"
@@ -77,7 +83,8 @@ fn open(map: &Map) -> Result<Uffd> {
         args::Protocol::Modern => Protocol::Modern,
         args::Protocol::Original => Protocol::Original { fills: false },
     };
-    Ok(Builder::new().provider(choice).protocol(protocol).open()?)
+    let builder = Builder::new().provider(choice).protocol(protocol);
+    Ok(if map.answer == args::Answer::Inline { builder.answer_inline() } else { builder }.open()?)
 }
 
 /// Reads and compares everything.
@@ -86,11 +93,12 @@ fn read(name: &str, source: &FileSource, uffd: &Uffd, plan: &Plan) -> Result<(Se
         .map(plan.pages, RegisterModes::MISSING)
         .with_context(|| format!("{} pages of addresses cannot be had", plan.pages))?;
     let told = name.to_owned();
-    let monitor = uffd
-        .monitor(&region)
-        .with_window(plan.window)
-        .on_error(move |error| end(&format!("{told}: {error}")))
-        .serve_with_threads(plan.monitors, source.clone())?;
+    let builder =
+        uffd.monitor(&region).with_window(plan.window).on_error(move |error| end(&format!("{told}: {error}")));
+    let monitor = match plan.answer {
+        args::Answer::Monitor => builder.serve_with_threads(plan.monitors, source.clone()),
+        args::Answer::Inline => builder.serve_inline_with_threads(plan.monitors, source.clone()),
+    }?;
     let job = Job::new(name, source, &region, plan)?;
     let histograms: Vec<Histogram<u64>> = (0..plan.threads).map(|_| reader::histogram()).collect::<Result<_>>()?;
     let (ended, end_of_reader) = mpsc::channel();

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use userfault::FileSource;
 
-use crate::args::Map;
+use crate::args::{Answer, Map};
 use crate::fail::Unusable;
 use crate::map::order::Order;
 use crate::memory;
@@ -24,6 +24,7 @@ pub(crate) struct Plan {
     pub(crate) windows: usize,
     pub(crate) threads: usize,
     pub(crate) monitors: usize,
+    pub(crate) answer: Answer,
     pub(crate) order: Order,
     pub(crate) resident: Size,
     /// Pages that one reader may leave in memory.
@@ -40,9 +41,15 @@ impl Plan {
         let threads = map.threads.map_or_else(cores, NonZeroUsize::get).min(windows.max(1));
         // More would find nothing to do.
         let monitors = map.monitors.get().min(windows.max(1)).min(MOST_MONITORS);
+        // Each has a window to fill.
+        let fillers = match map.answer {
+            Answer::Monitor => monitors,
+            Answer::Inline => monitors + threads,
+        };
         let resident = resident(map)?;
-        let quota = quota(resident, threads, monitors, window, page_size).ok_or_else(|| {
-            let need = Size(least(threads, monitors, window, page_size));
+        let quota = quota(resident, threads, fillers, window, page_size).ok_or_else(|| {
+            let need = Size(least(threads, fillers, window, page_size));
+            let inline = if map.answer == Answer::Inline { " and each reader that answers itself" } else { "" };
             let given = match map.resident {
                 Some(size) => format!("--resident {size}"),
                 None => format!("a quarter of the memory that is free, {resident},"),
@@ -50,13 +57,14 @@ impl Plan {
             Unusable(format!(
                 "{given} is too small: {threads} readers and {monitors} monitors with windows of {window} pages of \
                  {page_size} bytes need {need} (for each reader a window in memory and one to compare it with, for \
-                 each monitor one to fill): give --resident {} or more, or smaller --threads, --monitors or --window",
+                 each monitor{inline} one to fill): give --resident {} or more, or smaller --threads, --monitors or --window",
                 need.0
             ))
         })?;
         let order = Order::new(map.order, windows as u64, map.seed());
         let bytes = source.len_bytes();
-        Ok(Self { page_size, bytes, pages, window, windows, threads, monitors, order, resident, quota })
+        let answer = map.answer;
+        Ok(Self { page_size, bytes, pages, window, windows, threads, monitors, answer, order, resident, quota })
     }
 
     /// The pages of the `index`-th window to be read.
@@ -78,15 +86,15 @@ fn resident(map: &Map) -> Result<Size, Unusable> {
 }
 
 /// The least memory that suffices, in bytes.
-fn least(threads: usize, monitors: usize, window: usize, page_size: usize) -> u64 {
-    let windows = threads.saturating_mul(2).saturating_add(monitors);
+fn least(threads: usize, fillers: usize, window: usize, page_size: usize) -> u64 {
+    let windows = threads.saturating_mul(2).saturating_add(fillers);
     (windows as u64).saturating_mul(window as u64).saturating_mul(page_size as u64)
 }
 
 /// What is left for each reader after all buffers, in pages; `None` if that is less than a window.
-fn quota(resident: Size, threads: usize, monitors: usize, window: usize, page_size: usize) -> Option<usize> {
+fn quota(resident: Size, threads: usize, fillers: usize, window: usize, page_size: usize) -> Option<usize> {
     let window_bytes = (window as u64).checked_mul(page_size as u64)?;
-    let buffers = window_bytes.checked_mul(threads.checked_add(monitors)? as u64)?;
+    let buffers = window_bytes.checked_mul(threads.checked_add(fillers)? as u64)?;
     let pages = resident.0.checked_sub(buffers)? / page_size as u64 / threads as u64;
     let pages = usize::try_from(pages).unwrap_or(usize::MAX);
     (pages >= window).then_some(pages)

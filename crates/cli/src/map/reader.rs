@@ -8,8 +8,9 @@ use std::time::Instant;
 use anyhow::Result;
 use hdrhistogram::Histogram;
 use userfault::prelude::*;
-use userfault::{FileSource, Region, Shared, UffdError};
+use userfault::{AlternateStack, FileSource, Region, Shared, UffdError};
 
+use crate::args::Answer;
 use crate::fail::end;
 use crate::map::describe;
 use crate::map::plan::Plan;
@@ -70,6 +71,8 @@ impl<'a> Job<'a> {
     /// Reads windows until none is left.
     pub(crate) fn read(&self, touches: Histogram<u64>) -> Result<Seen> {
         let plan = self.plan;
+        // On the one that threads have, a fault would be the monitor's.
+        let _large = (plan.answer == Answer::Inline).then(|| AlternateStack::ensure(0)).transpose()?;
         let mut seen = Seen { touches, mismatches: 0, first_mismatch: None };
         let mut expected = vec![0; plan.window * plan.page_size];
         let mut kept = Kept { windows: VecDeque::new(), pages: 0 };

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use userfault::prelude::*;
 use userfault::{MonitorStats, Uffd};
 
-use crate::args::{Map, Order, word};
+use crate::args::{Answer, Map, Order, word};
 use crate::map::chart::{draw, time, width};
 use crate::map::plan::Plan;
 use crate::map::reader::Seen;
@@ -34,7 +34,7 @@ impl Report<'_> {
         let quantile = |quantile| seen.touches.value_at_quantile(quantile);
         format!(
             "{{\"provider\":\"{}\",\"protocol\":\"{}\",\"answer\":\"{}\",\"bytes\":{},\"pages\":{},\"faults\":{},\
-             \"mismatches\":{},\"seconds\":{seconds:.6},\"p50_ns\":{},\"p99_ns\":{},\"max_ns\":{},\
+             \"faults_inline\":{},\"mismatches\":{},\"seconds\":{seconds:.6},\"p50_ns\":{},\"p99_ns\":{},\"max_ns\":{},\
              \"resident_peak_bytes\":{},\"resident_bytes\":{},\"threads\":{},\"monitors\":{},\"window\":{},\
              \"order\":\"{}\",\"seed\":{}}}",
             uffd.provider(),
@@ -42,7 +42,8 @@ impl Report<'_> {
             word(map.answer),
             plan.bytes,
             plan.pages,
-            stats.faults,
+            stats.faults + stats.faults_inline,
+            stats.faults_inline,
             seen.mismatches,
             quantile(0.5),
             quantile(0.99),
@@ -64,10 +65,10 @@ impl Report<'_> {
         writeln!(out, "{}: {} bytes in {} pages", map.file.display(), plan.bytes, plan.pages)?;
         writeln!(
             out,
-            "provider    {}, {} protocol, answers by {}",
+            "provider    {}, {} protocol, answers {}",
             uffd.provider(),
             word(map.protocol),
-            word(map.answer)
+            if map.answer == Answer::Inline { "inline" } else { "by monitor" }
         )?;
         for line in uffd.refused().iter().map(ToString::to_string).flat_map(lines) {
             writeln!(out, "            refused: {line}")?;
@@ -81,7 +82,12 @@ impl Report<'_> {
                 seen.mismatches
             )?,
         }
-        writeln!(out, "faults      {}, each for a window of {} pages", stats.faults, plan.window)?;
+        let inline = match map.answer {
+            Answer::Monitor => String::new(),
+            Answer::Inline => format!(", {} of them answered inline", stats.faults_inline),
+        };
+        let faults = stats.faults + stats.faults_inline;
+        writeln!(out, "faults      {faults}, each for a window of {} pages{inline}", plan.window)?;
         let per_second = plan.bytes as f64 / 1e6 / seconds.max(1e-9);
         let order = match map.order {
             Order::Sequential => "sequential".to_owned(),

@@ -35,6 +35,15 @@ fn where_the_kernel_refuses_the_process_provider_takes_over() {
             assert_eq!((number(&output, "pages"), number(&output, "mismatches")), (1221, 0));
         }
     }
+    for order in ["sequential", "random"] {
+        for threads in ["1", "8"] {
+            let arguments = ["--json", "--answer", "inline", "--order", order, "--threads", threads];
+            let Some(output) = confined(&place, &arguments) else { return };
+            assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+            assert_eq!(value(&output, "provider"), "process");
+            assert_eq!(["faults", "faults_inline", "mismatches"].map(|field| number(&output, field)), [77, 77, 0]);
+        }
+    }
     let Some(output) = confined(&place, &[]) else { return };
     assert!(
         stdout(&output).contains("refused: linux: userfaultfd(2) for user mode only: EPERM (1); "),

@@ -26,7 +26,12 @@ fn a_command_that_cannot_be_carried_out_is_refused_with_the_reason() {
         (&["--resident", "much"], "`much` is no size"),
         (&["--window", "0"], "--window"),
         (&["--threads", "0"], "--threads"),
-        (&["--answer", "inline"], "possible values: monitor"),
+        (&["--answer", "oneself"], "possible values: monitor, inline"),
+        (&["--answer", "inline", "--protocol", "original"], "which knows no fills: leave one of them out"),
+        (
+            &["--answer", "inline", "--resident", "175K", "--threads", "3", "--monitors", "2", "--window", "4"],
+            "each monitor and each reader that answers itself one to fill): give --resident 180224",
+        ),
         (&["--provider", "process", "--seed", "3"], "add --order random or leave out --seed"),
         (&["--provider", "kernel"], "possible values: auto, linux, process"),
     ] {

@@ -21,10 +21,14 @@ fn every_byte_of_a_file_of_any_length_is_that_of_the_file() {
                     assert_eq!(found, [pages, pages.div_ceil(16), 0], "{why}");
                     let protocol = if way.contains(&"original") { "original" } else { "modern" };
                     assert_eq!(value(&output, "provider"), way[1], "{why}");
+                    let answer = if way.contains(&"inline") { "inline" } else { "monitor" };
                     assert_eq!(
                         (value(&output, "protocol"), value(&output, "answer")),
-                        (protocol.into(), "monitor".into())
+                        (protocol.into(), answer.into())
                     );
+                    // Each reader has a window of its own at a time, and fewer than there are buffers.
+                    let inline = if answer == "inline" { pages.div_ceil(16) } else { 0 };
+                    assert_eq!(number(&output, "faults_inline"), inline, "{why}");
                     assert!(value(&output, "seconds").parse::<f64>().unwrap() >= 0.0);
                     assert!(number(&output, "p50_ns") <= number(&output, "p99_ns"));
                     assert_eq!(number(&output, "p50_ns") > 0, pages > 0);
@@ -94,7 +98,9 @@ fn the_least_memory_that_is_accepted_suffices() {
     let file = place.file("contents", &bytes(1_000_001));
     for way in ways() {
         // 2 × 3 + 2 windows of 4 pages.
-        let arguments = ["--json", "--threads", "3", "--monitors", "2", "--window", "4", "--resident", "128K"];
+        // With three more where readers answer themselves.
+        let resident = if way.contains(&"inline") { "176K" } else { "128K" };
+        let arguments = ["--json", "--threads", "3", "--monitors", "2", "--window", "4", "--resident", resident];
         let output = map(&file, way).args(arguments).output().unwrap();
         assert!(output.status.success(), "{way:?}: {}", text(&output));
         assert_eq!(number(&output, "mismatches"), 0);

@@ -7,11 +7,16 @@ use std::sync::OnceLock;
 
 use crate::sandbox::{copy_program, folder};
 
-/// Provider and protocol, as arguments.
+/// Provider, protocol and who answers, as arguments.
 pub(crate) type Way = &'static [&'static str];
 
-const PROCESS: [Way; 2] = [&["--provider", "process"], &["--provider", "process", "--protocol", "original"]];
-const ALL: [Way; 3] = [PROCESS[0], PROCESS[1], &["--provider", "linux"]];
+const PROCESS: [Way; 3] = [
+    &["--provider", "process"],
+    &["--provider", "process", "--protocol", "original"],
+    &["--provider", "process", "--answer", "inline"],
+];
+const ALL: [Way; 5] =
+    [PROCESS[0], PROCESS[1], PROCESS[2], &["--provider", "linux"], &["--provider", "linux", "--answer", "inline"]];
 
 pub(crate) fn skip(why: &str) {
     assert!(std::env::var_os("USERFAULT_REQUIRE_KERNEL").is_none_or(|value| value != "1"), "cannot run here: {why}");

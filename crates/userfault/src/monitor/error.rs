@@ -67,6 +67,8 @@ pub enum MonitorError {
     /// The descriptor has a monitor, or had one: it reads all events, and shut the descriptor down at its
     /// end.
     AlreadyServed,
+    /// The faults of the region cannot be answered inline; nothing was started.
+    Inline(UffdError),
     /// A thread waits for memory of another region of the same descriptor.
     OutsideRegion {
         /// Where.
@@ -107,6 +109,7 @@ impl fmt::Display for MonitorError {
             Self::Unanswerable { address } => {
                 write!(f, "a thread waits at {address:#x} for an answer that a monitor of private memory does not have")
             }
+            Self::Inline(error) => write!(f, "the region cannot be served: {error}"),
             Self::Read(error) => write!(f, "events cannot be read: {error}"),
         }
     }
@@ -124,7 +127,8 @@ impl core::error::Error for MonitorError {
         match self {
             Self::Spawn(error) => Some(error),
             Self::Source { error, .. } => Some(error),
-            Self::Install { error, .. } | Self::Lift { error, .. } | Self::Read(error) => Some(error),
+            Self::Install { error, .. } | Self::Lift { error, .. } => Some(error),
+            Self::Inline(error) | Self::Read(error) => Some(error),
             Self::SourcePanicked { .. }
             | Self::Panicked { .. }
             | Self::Stopped { .. }

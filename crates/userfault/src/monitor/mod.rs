@@ -21,10 +21,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use userfault_client::{Progress, Region, Uffd, UffdError};
+use userfault_signal::InlineCounts;
 
 pub use error::MonitorError;
 pub use stats::MonitorStats;
 
+use crate::inline::{AnswerInline, Inline};
 use crate::source::Source;
 use stats::Counters;
 use worker::Worker;
@@ -169,7 +171,56 @@ where
         let plan = Arc::new(self.plan);
         let record = Arc::clone(&plan.record);
         let uffd = Arc::clone(&plan.uffd);
-        Ok((Monitor { shut_down: Box::new(move || uffd.shut_down()), threads: Vec::new(), record }, plan))
+        let shut_down = Box::new(move || uffd.shut_down());
+        Ok((Monitor { shut_down, inline: None, ended: InlineCounts::default(), threads: Vec::new(), record }, plan))
+    }
+}
+
+impl MonitorBuilder<crate::Uffd> {
+    /// As [`serve`](Self::serve), and threads that touch a missing page bring its window from `source`
+    /// themselves, in their signal handler: without a message, a second thread, or a sleep.
+    ///
+    /// The monitor answers those that cannot: whose alternate signal stack is too small (so it is with threads
+    /// of Rust's; [`AlternateStack::ensure`](userfault_signal::AlternateStack::ensure) helps), or for whom the
+    /// source cannot say. So errors are reported as ever, before anybody gets SIGBUS.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve); [`MonitorError::Inline`], with the reason: see
+    /// [`Builder::answer_inline`](crate::Builder::answer_inline).
+    pub fn serve_inline(self, source: impl AnswerInline) -> Result<Monitor, MonitorError> {
+        let (mut monitor, plan) = self.inline(&source)?;
+        monitor.add(plan, source)?;
+        Ok(monitor)
+    }
+
+    /// As [`serve_inline`](Self::serve_inline), with `threads` threads for what the others cannot; at least 1.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve_with_threads`](Self::serve_with_threads) and [`serve_inline`](Self::serve_inline).
+    pub fn serve_inline_with_threads(
+        self,
+        threads: usize,
+        source: impl AnswerInline + Clone,
+    ) -> Result<Monitor, MonitorError> {
+        let (mut monitor, plan) = self.inline(&source)?;
+        for _ in 1..threads {
+            monitor.add(Arc::clone(&plan), source.clone())?;
+        }
+        monitor.add(plan, source)?;
+        Ok(monitor)
+    }
+
+    /// A monitor without threads, whose region is answered inline.
+    fn inline(self, source: &impl AnswerInline) -> Result<(Monitor, Arc<Plan<crate::Uffd>>), MonitorError> {
+        if self.taken.load(Ordering::Relaxed) {
+            return Err(MonitorError::AlreadyServed);
+        }
+        let inline = self.plan.region.answer_inline(source.inline(), self.plan.window).map_err(MonitorError::Inline)?;
+        let (mut monitor, plan) = self.idle()?;
+        monitor.inline = Some(inline);
+        Ok((monitor, plan))
     }
 }
 
@@ -187,6 +238,9 @@ impl<U: Uffd> fmt::Debug for MonitorBuilder<U> {
 #[must_use = "dropped, it stops answering"]
 pub struct Monitor {
     shut_down: Box<dyn Fn() + Send + Sync>,
+    inline: Option<Inline>,
+    /// What was answered inline, once that has ended.
+    ended: InlineCounts,
     threads: Vec<JoinHandle<()>>,
     record: Arc<Record>,
 }
@@ -205,7 +259,7 @@ impl Monitor {
     /// What it has done so far; a page may be counted a moment after its sleepers were woken.
     #[must_use]
     pub fn stats(&self) -> MonitorStats {
-        self.record.counters.now()
+        self.record.counters.now(self.inline.as_ref().map_or(self.ended, Inline::counts))
     }
 
     /// Stops it, as a drop does, and tells what it has done, or the first error there was.
@@ -224,6 +278,10 @@ impl Monitor {
     }
 
     fn stop(&mut self) {
+        // First: what was handed to the monitor meanwhile is answered by it.
+        if let Some(inline) = self.inline.take() {
+            self.ended = inline.end();
+        }
         if self.threads.is_empty() {
             return;
         }

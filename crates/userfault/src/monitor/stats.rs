@@ -6,15 +6,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use userfault_signal::InlineCounts;
+
 /// What a monitor has done, in all its threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MonitorStats {
     /// Messages about missing pages.
     pub faults: u64,
+    /// Faults that the faulting threads answered themselves, without a message.
+    pub faults_inline: u64,
     /// Messages about writes to protected pages.
     pub write_faults: u64,
-    /// Pages brought.
+    /// Pages brought, by the monitor or inline.
     pub pages_filled: u64,
     /// Pages that somebody else had brought meanwhile.
     pub pages_present: u64,
@@ -59,11 +63,13 @@ impl Counters {
         self.errors.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn now(&self) -> MonitorStats {
+    /// Together with what was answered inline.
+    pub(crate) fn now(&self, inline: InlineCounts) -> MonitorStats {
         MonitorStats {
             faults: self.faults.load(Relaxed),
+            faults_inline: inline.faults,
             write_faults: self.write_faults.load(Relaxed),
-            pages_filled: self.filled.load(Relaxed),
+            pages_filled: self.filled.load(Relaxed) + inline.pages_filled,
             pages_present: self.present.load(Relaxed),
             pages_poisoned: self.poisoned.load(Relaxed),
             errors: self.errors.load(Relaxed),

@@ -134,19 +134,6 @@ impl<E: Embedder> AddressSpace<E> {
         self.recheck(page, joined)
     }
 
-    /// Whether threads with [`Patience::Answer`] bring the missing pages of `context` themselves, from now on.
-    /// `false` if there is no such context, or one whose protocol knows no fills by which they could.
-    pub fn answer_inline(&self, context: ContextId, whether: bool) -> bool {
-        self.state.with(|state| {
-            let Some(context) = state.contexts.get_mut(context.0) else { return false };
-            if !context.rules.fills.contains(IoctlMask::COPY) {
-                return false;
-            }
-            context.answers_inline = whether;
-            true
-        })
-    }
-
     fn recheck(&self, page: Page, joined: Joined) -> Verdict {
         match joined {
             Joined::Decided(verdict) => verdict,
@@ -158,6 +145,19 @@ impl<E: Embedder> AddressSpace<E> {
                 Verdict::Retry
             }
         }
+    }
+
+    /// Whether threads with [`Patience::Answer`] bring the missing pages of `context` themselves, from now on.
+    /// `false` if there is no such context, or one whose protocol knows no fills by which they could.
+    pub fn answer_inline(&self, context: ContextId, whether: bool) -> bool {
+        self.state.with(|state| {
+            let Some(context) = state.contexts.get_mut(context.0) else { return false };
+            if !context.rules.fills.contains(IoctlMask::COPY) {
+                return false;
+            }
+            context.answers_inline = whether;
+            true
+        })
     }
 }
 

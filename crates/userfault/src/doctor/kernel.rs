@@ -1,7 +1,7 @@
 //! What only the kernel has: shared memory, MOVE, asynchronous protection, events.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use userfault_client::abi::{ContinueModes, CopyModes, MoveModes};
 use userfault_client::{
@@ -10,10 +10,10 @@ use userfault_client::{
 use userfault_linux::{self as linux, trial};
 use userfault_memory::byte_in_child;
 
-use super::Attempt;
-use super::faults::{PATIENCE, answered, fault_of, next, no_thread};
+use super::faults::{answered, fault_of, next, no_thread};
 use super::pages::{are_numbers, number};
 use super::reason::{Stop, right};
+use super::{Attempt, Column};
 use crate::either::Either;
 use crate::uffd::Uffd;
 
@@ -128,64 +128,54 @@ pub(super) fn wp_async(attempt: &Attempt<'_>) -> Result<(), Stop> {
 
 /// A child touches a missing page, which is answered through the context that the event brings.
 ///
-/// Other threads may fork meanwhile, and are told here, too: their children touch nothing of ours.
-pub(super) fn event_fork(attempt: &Attempt<'_>) -> Result<(), Stop> {
-    let uffd = open(attempt, Features::EVENT_FORK)?;
+/// For a process of its own: whoever else forks meanwhile, holding the locks of malloc, would wait for this to read,
+/// and this for malloc.
+pub(super) fn fork(column: Column) -> Result<(), Stop> {
+    let uffd = column.builder().require(Features::EVENT_FORK).open()?;
     let linux = linux(&uffd)?;
     let region = linux.map(1, RegisterModes::MISSING)?;
     let window = region.window(0..1)?;
     let page = numbers(1, region.page_size());
-    let mut answered = Vec::new();
-    let child = || window.as_ref().first().map(byte_in_child);
-    let mut children = Vec::new();
-    let seen = while_reading(linux, child, |event, is_late| {
+    let (mut child, mut faults) = (None, Vec::new());
+    let touch = || window.as_ref().first().map(byte_in_child);
+    let seen = while_reading(linux, touch, |event| {
         match event {
-            Some(Event::Fork(forked)) => children.push(forked.into_foreign()?),
+            Some(Event::Fork(forked)) => child = Some(forked.into_foreign()?),
             Some(_) => return Err(Stop::Wrong("another message came than that of a fork".to_owned())),
             None => {}
         }
-        if is_late {
-            // Without their contexts the children's pages read as zeros.
-            children.clear();
-        }
-        for child in &children {
-            let mut faults = Vec::new();
-            child.read(Wait::Never, &mut faults)?;
-            for fault in &faults {
-                let fault = fault_of(fault)?;
-                child.copy(fault.address, &page, CopyModes::NONE)?.complete()?;
-                answered.push(region.page_at(fault.address));
-            }
+        let Some(child) = &child else { return Ok(()) };
+        let answered = faults.len();
+        child.read(Wait::Never, &mut faults)?;
+        for fault in faults.iter().skip(answered) {
+            child.copy(fault_of(fault)?.address, &page, CopyModes::NONE)?.complete()?;
         }
         Ok(())
     })?;
-    right(answered == [Some(0)], "the child's fault was not told through the context that came with the fork")?;
+    let is_told = matches!(faults[..], [Event::Fault(fault)] if region.page_at(fault.address) == Some(0));
+    right(is_told, "the child's fault was not told through the context that came with the fork")?;
     right(matches!(seen, Some(Ok(seen)) if seen == number(0)), "the child saw another byte than it was given")?;
     right(region.zeropage(0..1)?.complete().is_ok(), "the parent's page was filled with the child's")
 }
 
 /// Runs `change` in a thread, and reads until it is done, whatever fails: what it waits for may be that.
 ///
-/// `look` is called with each event, and without one now and then; and told when it has taken too long.
+/// `look` is called with each event, and without one now and then.
 fn while_reading<T: Send>(
     uffd: &linux::Uffd,
     change: impl FnOnce() -> T + Send,
-    mut look: impl FnMut(Option<Event<linux::Forked>>, bool) -> Result<(), Stop>,
+    mut look: impl FnMut(Option<Event<linux::Forked>>) -> Result<(), Stop>,
 ) -> Result<T, Stop> {
     thread::scope(|scope| {
         let changer = thread::Builder::new().spawn_scoped(scope, change).map_err(|error| no_thread(&error))?;
-        let started = Instant::now();
         let mut looked = Ok(());
-        // With room: while a thread forks, malloc may have to wait for this one.
-        let mut events = Vec::with_capacity(32);
+        let mut events = Vec::new();
         loop {
             let is_finished = changer.is_finished();
             let read = uffd.read(if is_finished { Wait::Never } else { Wait::AtMost(GLANCE) }, &mut events);
             looked = looked.and(read.map(drop).map_err(Stop::from));
-            let each = events.drain(..).map(Some).chain([None]);
-            for event in each {
-                let is_late = started.elapsed() > PATIENCE;
-                let result = look(event, is_late);
+            for event in events.drain(..).map(Some).chain([None]) {
+                let result = look(event);
                 looked = looked.and(result);
             }
             if is_finished {
@@ -203,7 +193,7 @@ fn events_of<T: Send>(
     change: impl FnOnce() -> T + Send,
 ) -> Result<(T, Vec<Event<linux::Forked>>), Stop> {
     let mut events = Vec::new();
-    let changed = while_reading(uffd, change, |event, _| {
+    let changed = while_reading(uffd, change, |event| {
         events.extend(event);
         Ok(())
     })?;

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! examine ── openings      each way to open each provider            what the process provider needs ── mechanisms
-//!        └── operations    each, at each column: pages.rs, faults.rs, kernel.rs; trial.rs where it ends a process
+//!        └── operations    each, at each column: pages.rs, faults.rs, kernel.rs; trial.rs in a process of its own
 //!        └── features      by name, from the operations that need them
 //! ```
 //!
@@ -170,13 +170,13 @@ pub struct Report {
     pub mechanisms: Vec<Mechanism>,
 }
 
-/// A second process of this program, for what ends one; see [`examine_with`].
+/// A second process of this program; see [`examine_with`].
 pub(crate) type Again<'a> = &'a dyn Fn() -> Command;
 
 /// Tries everything that leaves this process as it is.
 ///
-/// What raises SIGBUS when it works is [`Offered`](Answer::Offered) at best; see [`examine_with`]. The process
-/// provider stays open afterwards, as after any use, with its SIGSEGV handler.
+/// What raises SIGBUS when it works, and forks that a monitor hears of, are [`Offered`](Answer::Offered) at best; see
+/// [`examine_with`]. The process provider stays open afterwards, as after any use, with its SIGSEGV handler.
 ///
 /// # Blocking
 ///
@@ -189,7 +189,7 @@ pub fn examine() -> Report {
 /// Tries everything.
 ///
 /// `again` starts this program in a way that ends in [`attempt`] with the two words that are added as arguments:
-/// what raises SIGBUS is done there.
+/// what raises SIGBUS, and what forks under a monitor, is done there.
 ///
 /// # Blocking
 ///

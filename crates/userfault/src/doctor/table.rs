@@ -36,7 +36,7 @@ pub(super) const OPERATIONS: [Operation; 21] = [
     operation("minor", "minor faults, CONTINUE", kernel::minor),
     operation("wp-shared", "protection of shared memory", kernel::wp_shared),
     operation("wp-async", "asynchronous write protection", kernel::wp_async),
-    operation("event-fork", "event FORK", kernel::event_fork),
+    operation("event-fork", "event FORK", trial::event_fork),
     operation("event-layout", "events REMAP, REMOVE, UNMAP", kernel::event_layout),
     operation("original", "the protocol of 2015", pages::original),
 ];

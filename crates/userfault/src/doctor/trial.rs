@@ -1,11 +1,11 @@
-//! Operations that end a process when they work: those that raise SIGBUS.
+//! Operations that want a process of their own: SIGBUS ends one, and a fork under a monitor stops all of it.
 //!
-//! Here everything but the touch is done, to know what is refused; then all of it in a process of its own, which is
-//! to end by that signal at that touch. No handler is installed anywhere.
+//! Here all is done that leaves this process alone, to know what is refused; then all of it in the other, which is
+//! to end by that signal at that touch, or to say that it is done. No handler is installed anywhere.
 
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Output, Stdio};
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
@@ -13,11 +13,13 @@ use userfault_client::{Errno, Features, Region as _, RegisterModes, Uffd as _};
 
 use super::faults::PATIENCE;
 use super::reason::{Stop, right};
-use super::{Attempt, Column};
+use super::{Attempt, Column, kernel};
 use crate::either::Region;
 
 /// What the process says right before it ends.
 const LAST_WORD: &str = "touching\n";
+/// What it says if it does not end by what it does.
+const DONE: &str = "done\n";
 
 /// A region of one page whose touch raises SIGBUS.
 type Prepare = fn(Column) -> Result<Region, Stop>;
@@ -45,51 +47,80 @@ pub(super) fn sigbus(attempt: &Attempt<'_>) -> Result<(), Stop> {
     ends_by_sigbus(attempt)
 }
 
-/// Starts a process for it.
+pub(super) fn event_fork(attempt: &Attempt<'_>) -> Result<(), Stop> {
+    // Nobody's fork is told as long as nothing is registered.
+    drop(attempt.column.builder().require(Features::EVENT_FORK).open()?);
+    let output = run(attempt)?;
+    right(output.status.success() && output.stdout == DONE.as_bytes(), &said("it was not done", &output))
+}
+
 fn ends_by_sigbus(attempt: &Attempt<'_>) -> Result<(), Stop> {
+    let output = run(attempt)?;
+    let is_right = output.status.signal() == Some(Signal::BUS.as_raw()) && output.stdout == LAST_WORD.as_bytes();
+    right(is_right, &said("no SIGBUS at the touch", &output))
+}
+
+/// Does it in a process of its own.
+fn run(attempt: &Attempt<'_>) -> Result<Output, Stop> {
     let Some(again) = attempt.again else { return Err(Stop::Offered) };
     let mut command: Command = again();
     command.args([attempt.name, attempt.column.name()]).stdin(Stdio::null()).stdout(Stdio::piped());
-    let output = command.stderr(Stdio::piped()).output().map_err(|error| {
+    command.stderr(Stdio::piped()).output().map_err(|error| {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
         Stop::System("start a process", errno, "allow execve and clone, raise the limit of processes (ulimit -u)")
-    })?;
-    let is_right = output.status.signal() == Some(Signal::BUS.as_raw()) && output.stdout == LAST_WORD.as_bytes();
-    let said = [&output.stdout[..], &output.stderr].concat();
-    right(is_right, &format!("no SIGBUS at the touch, but {}: {}", output.status, String::from_utf8_lossy(&said)))
+    })
 }
 
-/// Does what [`examine_with`](super::examine_with) started this process for; returns only if that does not work.
+fn said(what: &str, output: &Output) -> String {
+    let words = [&output.stdout[..], &output.stderr].concat();
+    format!("{what}, but {}: {}", output.status, String::from_utf8_lossy(&words))
+}
+
+/// Does what [`examine_with`](super::examine_with) started this process for; what ends it does not return.
 ///
 /// The words are the two that were added as arguments. Prints to standard output.
 #[must_use]
 pub fn attempt(operation: &str, column: &str) -> ExitCode {
     let prepare = PREPARATIONS.iter().find(|(name, _)| *name == operation).map(|(_, prepare)| prepare);
-    let column = Column::ALL.into_iter().find(|known| known.name() == column);
-    let (Some(prepare), Some(column)) = (prepare, column) else {
-        eprintln!("`{operation}` in column `{column:?}` is nothing that is tried in a process of its own");
-        return ExitCode::from(2);
+    let known = Column::ALL.into_iter().find(|known| known.name() == column);
+    watch();
+    let done = match (prepare, known) {
+        (Some(prepare), Some(column)) => touch(*prepare, column),
+        (None, Some(column)) if operation == "event-fork" => kernel::fork(column),
+        _ => {
+            eprintln!("`{operation}` in column `{column}` is nothing that is tried in a process of its own");
+            return ExitCode::from(2);
+        }
     };
-    match touch(*prepare, column) {
-        Ok(byte) => println!("it was there: {byte}"),
-        Err(stop) => println!("{stop:?}"),
+    match done.and_then(|()| tell(DONE)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stop) => {
+            eprintln!("{stop:?}");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::FAILURE
 }
 
-fn touch(prepare: Prepare, column: Column) -> Result<u8, Stop> {
+/// Ends a process that neither ends nor gets anywhere.
+fn watch() {
+    let _detached = thread::Builder::new().spawn(|| {
+        thread::sleep(PATIENCE);
+        std::process::exit(3);
+    });
+}
+
+fn tell(word: &str) -> Result<(), Stop> {
+    let mut out = std::io::stdout();
+    let told = out.write_all(word.as_bytes()).and_then(|()| out.flush());
+    told.map_err(|error| Stop::Wrong(error.to_string()))
+}
+
+fn touch(prepare: Prepare, column: Column) -> Result<(), Stop> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let limited = setrlimit(Resource::Core, none);
     limited.map_err(|errno| Stop::System("setrlimit", Errno::from_raw(errno.raw_os_error()), "allow it"))?;
     let region = prepare(column)?;
-    // A touch that neither ends nor is answered.
-    let watchdog = || {
-        thread::sleep(PATIENCE);
-        std::process::exit(3);
-    };
-    let _detached = thread::Builder::new().spawn(watchdog);
-    let mut out = std::io::stdout();
-    let told = out.write_all(LAST_WORD.as_bytes()).and_then(|()| out.flush());
-    told.map_err(|error| Stop::Wrong(error.to_string()))?;
-    Ok(region.window(0..1)?.as_ref().first().copied().unwrap_or(0))
+    tell(LAST_WORD)?;
+    let byte = region.window(0..1)?.as_ref().first().copied();
+    Err(Stop::Wrong(format!("the page was there: {byte:?}")))
 }

@@ -141,6 +141,7 @@ fn where_nothing_works_everything_says_why() {
 }
 
 #[test]
+#[ignore = "a fork of the standard library waits for ever now and then; why is not known yet"]
 fn a_program_that_forks_meanwhile_neither_stops_it_nor_is_stopped() {
     let path = path_of(&a_program_that_forks_meanwhile_neither_stops_it_nor_is_stopped);
     if role().is_none() {

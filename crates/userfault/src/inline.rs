@@ -42,7 +42,7 @@ pub trait AnswerInline: Source {
 /// let _large = AlternateStack::ensure(0)?;
 /// let window = region.window(0..2)?;
 /// assert_eq!((window.as_ref()[4999], window.as_ref()[5000]), (7, 0));
-/// assert_eq!(monitor.join()?.faults_inline, 2);
+/// assert_eq!(monitor.join()?.faults_inline, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@
 //! 2. Everything [`entry`] reaches is async-signal-safe: here by inspection, in a [`FaultHandler`] by promise.
 //! 3. `previous` is what `sigaction` returned: an address in it is a handler of the kind its flags say.
 //! 4. Once installed, [`entry`] is never removed: others may have saved it to chain to it.
+//! 5. A [`Place`] is null or holds the address of a [`Handle`].
 //!
 //! Kernel counterpart: `get_signal`, `handle_signal`, `force_sig_fault`.
 //!
@@ -16,14 +17,16 @@
 //! came between; the system call orders the first write before every entry. Its three fields are relaxed:
 //! a reader between the two rewrites may mix flags and mask of two handlers, not more, in a race of two
 //! threads that install handlers for one signal and a third that crashes.
-#![expect(unsafe_code, reason = "signal handlers; the four invariants above are this file's proof")]
+#![expect(unsafe_code, reason = "signal handlers; the five invariants above are this file's proof")]
 
 use std::ffi::{c_int, c_void};
 use std::fmt::{Display, Formatter, Result as Written};
 use std::mem;
-use std::ptr::NonNull;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{
+    AtomicI32, AtomicPtr, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use libc::siginfo_t;
 
@@ -98,8 +101,25 @@ type Handle = fn(&mut FaultContext<'_>) -> Disposition;
 const PLACES: usize = 4;
 
 struct Slot {
-    handlers: [OnceLock<Handle>; PLACES],
+    handlers: [Place; PLACES],
     previous: Previous,
+}
+
+/// Room for one handler: its address, or null. Not a `OnceLock`, of which a forked child may find the parent's
+/// unfinished change.
+struct Place(AtomicPtr<()>);
+
+impl Place {
+    fn get(&self) -> Option<Handle> {
+        let address = self.0.load(Acquire);
+        // SAFETY: what is not null was stored by `set` (invariant 5).
+        (!address.is_null()).then(|| unsafe { mem::transmute::<*mut (), Handle>(address) })
+    }
+
+    /// Whether it was free.
+    fn set(&self, handle: Handle) -> bool {
+        self.0.compare_exchange(ptr::null_mut(), handle as *mut (), Release, Relaxed).is_ok()
+    }
 }
 
 struct Previous {
@@ -117,7 +137,7 @@ impl Slot {
     const fn new() -> Self {
         let previous =
             Previous { handler: AtomicUsize::new(libc::SIG_DFL), mask: AtomicU64::new(0), flags: AtomicI32::new(0) };
-        Self { handlers: [const { OnceLock::new() }; PLACES], previous }
+        Self { handlers: [const { Place(AtomicPtr::new(ptr::null_mut())) }; PLACES], previous }
     }
 }
 
@@ -169,13 +189,17 @@ pub fn install<H: FaultHandler>(signal: Signal) -> Result<(), InstallError> {
         take_over(signal).map_err(|errno| InstallError::Os { errno })?;
     }
     // The lock is held, so the first free place stays free until here.
-    let is_placed = slot.handlers.iter().any(|place| place.set(H::handle).is_ok());
+    let is_placed = slot.handlers.iter().any(|place| place.set(H::handle));
     debug_assert!(is_placed, "there was a free place");
     Ok(())
 }
 
 fn take_over(signal: Signal) -> Result<(), i32> {
     let previous = sys::action(signal)?;
+    if is_entry(&previous) {
+        // A thread that a fork left behind had come this far in the parent: what was there before is noted.
+        return Ok(());
+    }
     signal.slot().previous.set(previous);
     // A sent signal that the previous handler takes must restart the call it interrupts, or not, as before.
     let flags = libc::SA_ONSTACK | libc::SA_NODEFER | (previous.flags & libc::SA_RESTART);
@@ -185,6 +209,10 @@ fn take_over(signal: Signal) -> Result<(), i32> {
         signal.slot().previous.set(replaced);
     }
     Ok(())
+}
+
+fn is_entry(action: &Action) -> bool {
+    action.handler == entry as *const () as usize
 }
 
 /// Whether `signal` still comes to us first.
@@ -226,12 +254,7 @@ extern "C" fn entry(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the arguments of this handler, which runs under `mask` (invariant 1) and outlives the context.
     let mut fault = unsafe { FaultContext::new(signal, info, context, mask) };
     let is_handled = !fault.is_sent()
-        && signal
-            .slot()
-            .handlers
-            .iter()
-            .map_while(OnceLock::get)
-            .any(|handle| handle(&mut fault) == Disposition::Handled);
+        && signal.slot().handlers.iter().map_while(Place::get).any(|handle| handle(&mut fault) == Disposition::Handled);
     let has_raised = fault.has_raised;
     if !is_handled {
         chain(fault, info, context);

@@ -24,6 +24,7 @@
 mod arch;
 mod context;
 mod error;
+mod generation;
 mod handler;
 mod inline;
 mod known;
@@ -38,6 +39,7 @@ mod turn;
 
 pub use context::FaultContext;
 pub use error::{InstallError, Replaced, RequestError, StackError};
+pub use generation::fork_generation;
 pub use handler::{Disposition, FaultHandler, Signal, handler_address, install, still_installed};
 pub use inline::{
     Answers, AnswersError, AskMonitor, Bytes, Entered, FileBytes, InlineCounts, InlineSource, Place, ReadError, Zeros,

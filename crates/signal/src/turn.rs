@@ -1,13 +1,15 @@
 //! Taking turns at what is rare, so that a forked child can take its own.
 //!
-//! A mutex that another thread holds at a fork is held for ever in the child. Here the word is the id of the
-//! process whose thread holds it: a child finds its parent's, and takes over.
+//! A mutex that another thread holds at a fork is held for ever in the child. Here the word is the number of the
+//! address space ([`fork_generation`]) whose thread holds it: a child finds its parent's, and takes over.
 //!
 //! # Ordering
 //!
 //! Taking acquires, letting go releases.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::generation::fork_generation;
 
 /// One at a time, within a process. Not for handlers, nor for what is done often: who waits, polls.
 ///
@@ -42,10 +44,11 @@ impl Turn {
     ///
     /// While another thread of this process has it; for ever if the caller has it already.
     pub fn take(&self) -> Taken<'_> {
-        let here = std::process::id();
+        // Where the kernel is too old for that, a child that finds it held waits for ever, as for any mutex.
+        let here = fork_generation().unwrap_or(u32::MAX);
         loop {
             let holder = self.0.load(Ordering::Relaxed);
-            // Another process's id is left over from before a fork: its thread is not here.
+            // Another's number is left over from before a fork: its thread is not here.
             if holder != here && self.0.compare_exchange(holder, here, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 return Taken(self);
             }
@@ -84,7 +87,7 @@ mod tests {
     #[test]
     fn what_a_thread_of_another_process_holds_is_taken_over() {
         let turn = Turn::new();
-        turn.0.store(u32::MAX, Relaxed);
+        turn.0.store(u32::MAX - 1, Relaxed);
         drop(turn.take());
         assert_eq!(turn.0.load(Relaxed), 0);
     }

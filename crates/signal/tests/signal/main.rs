@@ -14,6 +14,7 @@
 
 mod chain;
 mod child;
+mod generation;
 mod inside;
 mod memory;
 mod raise;

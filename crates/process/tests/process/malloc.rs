@@ -134,6 +134,41 @@ fn a_fault_inside_the_allocator_is_answered_by_a_monitor_that_allocates_nothing(
     });
 }
 
+// spec: H17, H22
+#[test]
+fn while_a_fault_inside_the_allocator_waits_the_process_forks_and_its_children_have_plain_memory() {
+    alone(|| {
+        let uffd = open();
+        let region = map(&uffd, 64);
+        let base = region.base();
+        let bytes = contents(0, 1);
+        assert_eq!(region.copy(1, &contents(1, 1)).unwrap().complete(), Ok(1));
+        thread::scope(|scope| {
+            let allocating = scope.spawn(move || {
+                NEXT.set((base, base + PAGE));
+                until("the lock is in use", || IS_LOCKING.load(Ordering::Relaxed));
+                drop(black_box(vec![1_u8; 100]));
+            });
+            IS_LOCKING.store(true, Ordering::Relaxed);
+            until("the allocator waits", || asleep() == 1);
+            // Neither fork nor a child may allocate: the lock is held there for ever.
+            for turn in 0..100 {
+                let is_plain = || {
+                    let missing = [0, 2, 63].iter().all(|page| load(base + page * PAGE) == 0);
+                    i32::from(!(missing && load(base + PAGE) == word(1, 1)))
+                };
+                let status = if turn % 2 == 0 { os::forked(is_plain) } else { os::cloned(is_plain) };
+                assert_eq!(status, 0);
+            }
+            assert_eq!(asleep(), 1);
+            let _done = region.copy(0, &bytes).unwrap();
+            allocating.join().unwrap();
+            IS_LOCKING.store(false, Ordering::Relaxed);
+        });
+        assert_eq!(load(base), word(0, 1));
+    });
+}
+
 // spec: H22
 #[test]
 fn operations_that_change_pages_allocate_nothing_while_a_fault_inside_the_allocator_waits() {

@@ -86,6 +86,12 @@ impl PageState {
         )
     }
 
+    /// Whether somebody is bringing contents to the page, of which nobody sees a part.
+    #[must_use]
+    pub const fn is_being_filled(self) -> bool {
+        matches!(self, Self::Filling | Self::FillingProtected | Self::FillingPoisoned | Self::Installing)
+    }
+
     /// Whether a MISSING registration reports an access: absent, or being filled by a monitor.
     #[must_use]
     pub const fn is_absent(self) -> bool {

@@ -18,8 +18,7 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 
 use crate::error::MapError;
-use crate::pages::{Advice, Pages, Protection, page_size};
-use crate::range::PageRange;
+use crate::pages::{Pages, Protection, page_size};
 
 /// A vector of fixed capacity in its own mapping. Memory is taken as elements are pushed.
 ///
@@ -161,18 +160,6 @@ impl<T: ZeroIsValid> Zeroed<T> {
     /// [`MapError`]; nothing is mapped then. A length of zero is legal.
     pub fn new(len: usize) -> Result<Self, MapError> {
         Ok(Self { pages: reserve::<T>(len)?, len, owns: PhantomData })
-    }
-
-    /// Lets a forked child find zeros here.
-    ///
-    /// # Errors
-    ///
-    /// [`MapError::Os`], from kernels before 4.14; nothing has changed.
-    pub fn wipe_on_fork(&self) -> Result<(), MapError> {
-        let failed = |errno| MapError::Os { call: "madvise(MADV_WIPEONFORK)", errno };
-        let all = PageRange::check(&(0..self.pages.len()), self.pages.len()).map_err(|_| failed(libc::EINVAL))?;
-        // SAFETY: this advice changes no contents here; in the child all elements are zero, hence valid (invariant 3).
-        unsafe { self.pages.advise(&all, Advice::WipeOnFork) }.map_err(failed)
     }
 
     const fn start(&self) -> *mut T {

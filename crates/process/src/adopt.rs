@@ -190,7 +190,7 @@ impl Host {
         let tag = layout.add_adopted(&self.machine, adoption).map_err(|_| failed(Errno::ENOMEM))?;
         // Before any page is closed.
         self.once_adopted.add(&bytes);
-        self.ranges.publish(tag, bytes.start, bytes.len() / PAGE_SIZE);
+        self.ranges.publish_adopted(tag, bytes.start, bytes.len() / PAGE_SIZE);
         let adopted = self.take_over(&blocked, &layout, (tag, range), context, modes, &mut pagemap);
         if adopted.is_err() {
             self.ranges.retire(tag);

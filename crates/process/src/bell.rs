@@ -48,6 +48,8 @@ pub(crate) struct Bell {
     eventfd: OnceLock<OwnedFd>,
     /// This context's descriptor was asked for.
     polled: AtomicBool,
+    /// The slot has had a context.
+    is_used: AtomicBool,
 }
 
 impl Bell {
@@ -61,6 +63,12 @@ impl Bell {
     /// A new context takes the slot.
     pub(crate) fn begin(&self) {
         self.polled.store(false, Ordering::Release);
+        self.is_used.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody may wait here.
+    pub(crate) fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Acquire)
     }
 
     /// The descriptor to poll; made at the first call.

@@ -47,6 +47,11 @@ impl Descriptor {
         Ok(Self { host, context, protocol, nonblocking })
     }
 
+    /// Refuses to act for a forked child: the address space it means is not here.
+    fn check_process(&self) -> Result<(), Errno> {
+        if self.host.machine.is_opener() { Ok(()) } else { Err(Errno::ESRCH) }
+    }
+
     /// Sets or clears the descriptor's `O_NONBLOCK`.
     pub fn set_nonblocking(&self, nonblocking: bool) {
         self.nonblocking.store(nonblocking, Ordering::Relaxed);
@@ -55,6 +60,9 @@ impl Descriptor {
     /// What poll answers now.
     #[must_use]
     pub fn poll(&self) -> PollEvents {
+        if self.check_process().is_err() {
+            return PollEvents::ERR;
+        }
         let blocked = SignalsBlocked::new();
         self.host.engine(&blocked).poll(self.context, self.nonblocking.load(Ordering::Relaxed))
     }
@@ -62,6 +70,7 @@ impl Descriptor {
     /// What fdinfo says now.
     #[must_use]
     pub fn fdinfo(&self) -> Option<FdInfo> {
+        self.check_process().ok()?;
         let blocked = SignalsBlocked::new();
         self.host.engine(&blocked).fdinfo(self.context)
     }
@@ -70,12 +79,13 @@ impl Descriptor {
     ///
     /// # Errors
     ///
-    /// The errno of `ioctl_userfaultfd(2)`.
+    /// The errno of `ioctl_userfaultfd(2)`; `ESRCH` in a forked child.
     ///
     /// # Safety
     ///
     /// The structure at `argument` may be written to, as far as the request writes back.
     pub unsafe fn ioctl(&self, request: u32, argument: usize) -> Result<(), Errno> {
+        self.check_process()?;
         let len = userfault_engine::AddressSpace::<crate::host::Process>::input_len(self.protocol, request);
         let mut input = [0; 40];
         let input = input.get_mut(..len).unwrap_or_default();
@@ -164,7 +174,7 @@ impl Descriptor {
     ///
     /// # Errors
     ///
-    /// The errno of `read(2)` on a userfaultfd.
+    /// The errno of `read(2)` on a userfaultfd; `ESRCH` in a forked child.
     ///
     /// # Blocking
     ///
@@ -180,9 +190,11 @@ impl Descriptor {
         let mut done = 0;
         loop {
             let seen = bell.count.load(Ordering::Acquire);
-            bell.drain();
             let taken = {
                 let blocked = SignalsBlocked::new();
+                // Only now: a handler that interrupted a read may have forked.
+                self.check_process()?;
+                bell.drain();
                 self.host.engine(&blocked).take(self.context, count - done)
             };
             match taken {
@@ -202,7 +214,9 @@ impl Descriptor {
                 // The end of the stream, which no kernel has: see `shut_down`.
                 Err(ReadError::ShutDown) => return Ok(0),
                 Err(ReadError::Empty) if !nonblocking => {
-                    if futex_wait(&bell.count, seen, None) == FutexWait::Interrupted {
+                    let interrupted = futex_wait(&bell.count, seen, None) == FutexWait::Interrupted;
+                    self.check_process()?;
+                    if interrupted {
                         // Whoever was woken for a word that it leaves hands the wake on (W9).
                         bell.ring(1);
                         return Err(Errno::EINTR);
@@ -253,6 +267,7 @@ impl Descriptor {
     ///
     /// `EINVAL` for a bad range, `ENOENT` unless one registration holds it, `EEXIST` at a page that has contents, `EFAULT` for a bad source.
     pub fn install(&self, target: usize, bytes: &[u8]) -> Result<(), Errno> {
+        self.check_process()?;
         let range = LIMITS.parse(target as u64, bytes.len() as u64, false).map_err(errno)?;
         let blocked = SignalsBlocked::new();
         let layout = self.host.layout.read(&blocked);
@@ -263,6 +278,9 @@ impl Descriptor {
 
     /// Ends every blocked read with 0 bytes, now and later (W17).
     pub fn shut_down(&self) {
+        if self.check_process().is_err() {
+            return;
+        }
         self.host.shut_down(self.context);
     }
 }
@@ -299,6 +317,7 @@ impl Memory {
             AddError::Host(errno) => errno,
             AddError::Register(error) => errno(error),
         })?;
+        host.ranges.set_plain(tag, true);
         Ok(Self { host, tag, mapping: Arc::new(mapping) })
     }
 
@@ -324,7 +343,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for pages outside the mapping, or the host's error.
+    /// `EINVAL` for pages outside the mapping, `ESRCH` in a forked child, or the host's error.
     ///
     /// # Safety
     ///
@@ -333,6 +352,9 @@ impl Memory {
         // Before any arithmetic: a backwards range may wrap it.
         if pages.start >= pages.end || pages.end > self.mapping.pages() {
             return Err(Errno::EINVAL);
+        }
+        if !self.host.machine.is_opener() {
+            return Err(Errno::ESRCH);
         }
         let start = self.base() + pages.start * PAGE_SIZE;
         let len = pages.len() * PAGE_SIZE;

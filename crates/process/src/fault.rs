@@ -19,6 +19,7 @@ use userfault_engine::{Access, ContextId, Left, Origin, Page, PageRange, Patienc
 use userfault_signal::{AskMonitor, Disposition, FaultContext, FaultHandler, FutexWait, SignalsBlocked, futex_wait};
 
 use crate::fill::Bytes;
+use crate::fork::Found;
 use crate::host::Host;
 use crate::region::Reopened;
 use crate::states::PAGE_SIZE;
@@ -38,27 +39,12 @@ unsafe impl FaultHandler for Faults {
         if !context.is_page_fault() {
             return Disposition::NotOurs;
         }
-        match Host::get() {
-            Some(host) if host.machine.is_opener() => host.fault(context),
-            Some(host) => {
-                // A child that nobody told (H18). What is no fault of ours comes again.
-                host.leave(context.signals_blocked());
-                Disposition::Handled
-            }
-            None => after_fork(context),
+        let is_handled = |host: &Host| host.fault(context) == Disposition::Handled;
+        if Host::get().is_some_and(is_handled) || Host::of_ancestors().any(|host| host.fault_in_child(context)) {
+            return Disposition::Handled;
         }
+        Disposition::NotOurs
     }
-}
-
-/// A fault in a forked child that has no host of its own: of ours is what was poisoned before.
-fn after_fork(context: &mut FaultContext<'_>) -> Disposition {
-    let address = context.address();
-    let page = Page::new((address / PAGE_SIZE) as u64);
-    if !Host::of_parent().is_some_and(|host| host.was_poisoned(page)) {
-        return Disposition::NotOurs;
-    }
-    context.raise_bus_error(address);
-    Disposition::Handled
 }
 
 impl Host {
@@ -98,6 +84,20 @@ impl Host {
             Ok(()) => verdict,
             // The monitor behind it meets the reason in an ordinary thread, and reports it.
             Err(AskMonitor) => self.engine(blocked).fault(&Access { patience: Patience::Wait, ..*access }),
+        }
+    }
+
+    /// A fault in a forked child of the process whose host this is. Whether it is one of ours.
+    fn fault_in_child(&self, context: &mut FaultContext<'_>) -> bool {
+        let address = context.address();
+        match self.find_in_child(context.signals_blocked(), Page::new((address / PAGE_SIZE) as u64)) {
+            None => false,
+            Some(Found::Poisoned) => {
+                context.raise_bus_error(address);
+                true
+            }
+            // Nobody had told this process that it is a child (H18), or another thread was faster.
+            Some(Found::Plain) => self.unless_in_vain(address, 0) == Disposition::Handled,
         }
     }
 
@@ -210,18 +210,19 @@ impl Host {
     /// Sleeps until the engine lets `waiter` go. In between signals may be delivered.
     pub(crate) fn park(&self, waiter: WaiterId, blocked: &mut SignalsBlocked) {
         let Some(word) = self.words.get(waiter.index()) else { return };
-        loop {
+        // A handler that interrupted the sleep may have forked: in the child there is nothing to leave.
+        while self.machine.is_opener() {
             // The word before the mark: an unpark changes it after setting the mark.
             let seen = word.load(Ordering::Acquire);
             if self.engine(blocked).leave(waiter, Why::Check) != Left::Asleep {
                 return;
             }
             match blocked.while_unblocked(|| futex_wait(word, seen, Some(NAP))) {
-                FutexWait::Interrupted => {
+                FutexWait::Interrupted if self.machine.is_opener() => {
                     let _left = self.engine(blocked).leave(waiter, Why::Interrupted);
                     return;
                 }
-                FutexWait::Woken | FutexWait::Changed | FutexWait::TimedOut => {}
+                FutexWait::Interrupted | FutexWait::Woken | FutexWait::Changed | FutexWait::TimedOut => {}
             }
         }
     }

@@ -9,8 +9,11 @@
 //! vfork, CLONE_VM   the memory is the parent's, and so are the answers to faults: nothing to do
 //! ```
 //!
-//! Whether this is a child says a word that the kernel empties in a copy of the address space (`Machine`), not
-//! the process id, which namespaces repeat.
+//! Whether this is a child says a word that the kernel empties in a copy of the address space
+//! ([`fork_generation`]), not the process id.
+//!
+//! A child that opens a host of its own keeps its parent's in mind, and that one's parent's: poison stays, and a
+//! thread that met a closed page just before another one opened it repeats its access.
 //!
 //! # No lock
 //!
@@ -33,21 +36,32 @@
 //! others                 whole, or nothing                                       ->  kept
 //! ```
 //!
+//! Pages that were closed to save mappings (M5) are whole, and not readable: so nobody closes a page that is
+//! whole already and still `Filling…` (`soften` in `region.rs`).
+//!
 //! A thread that has read a page before it forked finds it in the child: it was accessible, so it is readable.
+//!
+//! Of shared memory the child has the very pages: one that is being brought at the fork it may see in part.
+//!
+//! What the program itself has made of the protection of its pages ends in the child where they are registered,
+//! and stays where nothing of their region is.
 //!
 //! Invariant:
 //!
-//! 1. A range in the table is the mapping of a region of ours, which is unmapped only after it has left the table,
-//!    or adopted memory, which the program has back only then (`adopt.rs`).
+//! 1. A row of the table names the mapping of a region of ours, and its mirror, which are unmapped only after the
+//!    row was retired; or adopted memory, which the program has back only then (`adopt.rs`), or in a child, once
+//!    that has left.
 //!
 //! Kernel counterpart: `dup_userfaultfd`, for a context without the fork event.
 #![expect(unsafe_code, reason = "the ranges of the table become addresses; the invariant above is the proof")]
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::iter;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
+use userfault_abi::errno::Errno;
 use userfault_engine::{Page, PageRange, PageState, Pages};
 use userfault_memory::{MapError, Zeroed};
-use userfault_signal::SignalsBlocked;
+use userfault_signal::{SignalsBlocked, fork_generation};
 
 use crate::host::Host;
 use crate::states::PAGE_SIZE;
@@ -60,10 +74,32 @@ const REGIONS: usize = 1 << 16;
 
 /// The memory of all regions, for who may take no lock.
 pub(crate) struct Ranges {
-    /// Address and length in pages, by tag, then pieces; an address of 0 is nobody's.
-    rows: Zeroed<[AtomicUsize; 2]>,
+    /// By tag, then pieces.
+    rows: Zeroed<Row>,
     /// Rows that were ever used.
     used: AtomicUsize,
+}
+
+/// Address, length in pages, address of the mirror or 0, [`Kind`]; an address of 0 is nobody's.
+type Row = [AtomicUsize; 4];
+
+/// What a row's memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Of the host; some of it may be registered.
+    Own = 0,
+    /// Of the host; nothing of it is registered, and all is open.
+    Plain = 1,
+    /// The program's. Once it is plain memory in a child, the program may do there what it likes.
+    Adopted = 2,
+}
+
+/// A row that is somebody's.
+#[derive(Clone, Copy)]
+struct Range {
+    pages: PageRange,
+    mirror: Option<PageRange>,
+    kind: Kind,
 }
 
 impl Ranges {
@@ -71,19 +107,38 @@ impl Ranges {
         Ok(Self { rows: Zeroed::new(ROWS)?, used: AtomicUsize::new(0) })
     }
 
-    /// A region is there. The layout is held exclusively.
-    pub(crate) fn publish(&self, tag: u32, base: usize, pages: usize) {
-        let index = tag as usize;
-        let Some([row_base, row_pages]) = self.rows.get(index) else { return };
-        // Who finds the address finds the length.
-        row_pages.store(pages, Ordering::Relaxed);
-        row_base.store(base, Ordering::Release);
+    /// A region of ours is there, and about to be registered. The layout is held exclusively.
+    pub(crate) fn publish(&self, tag: u32, base: usize, pages: usize, mirror: Option<usize>) {
+        self.store(tag as usize, [base, pages, mirror.unwrap_or(0), Kind::Own as usize]);
+    }
+
+    /// As [`publish`](Self::publish), before any page of adopted memory is closed.
+    pub(crate) fn publish_adopted(&self, tag: u32, base: usize, pages: usize) {
+        self.store(tag as usize, [base, pages, 0, Kind::Adopted as usize]);
+    }
+
+    fn store(&self, index: usize, words: [usize; 4]) {
+        let Some(row) = self.rows.get(index) else { return };
+        // Backwards: who finds the address finds the rest.
+        for (place, word) in row.iter().zip(words).rev() {
+            place.store(word, Ordering::Release);
+        }
         self.used.fetch_max(index + 1, Ordering::Release);
+    }
+
+    /// Nothing of a region of ours is registered any more and all of it is open; or no longer so. The layout is
+    /// held exclusively.
+    pub(crate) fn set_plain(&self, tag: u32, is_plain: bool) {
+        let Some([.., kind]) = self.rows.get(tag as usize) else { return };
+        if kind.load(Ordering::Relaxed) != Kind::Adopted as usize {
+            let new = if is_plain { Kind::Plain } else { Kind::Own };
+            kind.store(new as usize, Ordering::Release);
+        }
     }
 
     /// The region goes. What it has mapped is not touched any more from now on.
     pub(crate) fn retire(&self, tag: u32) {
-        if let Some([base, _]) = self.rows.get(tag as usize) {
+        if let Some([base, ..]) = self.rows.get(tag as usize) {
             base.store(0, Ordering::Release);
         }
     }
@@ -96,71 +151,75 @@ impl Ranges {
     pub(crate) fn cut(&self, gone: PageRange) -> bool {
         let used = self.used.load(Ordering::Acquire);
         for row in self.rows.iter().take(used) {
-            let Some(range) = Self::range(row).filter(|range| range.intersect(gone).is_some()) else { continue };
-            if let Some(after) = range.from(gone.end())
+            let pages = Self::range(row).map(|range| range.pages).filter(|pages| pages.intersect(gone).is_some());
+            let Some(pages) = pages else { continue };
+            if let Some(after) = pages.from(gone.end())
                 && !self.add(after)
             {
                 return false;
             }
-            let [base, pages] = row;
-            match range.until(gone.start()) {
-                Some(before) => pages.store(usize::try_from(before.pages()).unwrap_or(0), Ordering::Release),
+            let [base, len, ..] = row;
+            match pages.until(gone.start()) {
+                Some(before) => len.store(usize::try_from(before.pages()).unwrap_or(0), Ordering::Release),
                 None => base.store(0, Ordering::Release),
             }
         }
         true
     }
 
-    /// Adds a piece. Whether there was room.
+    /// Adds a piece of adopted memory. Whether there was room.
     pub(crate) fn add(&self, range: PageRange) -> bool {
-        let bytes = |page: Page| usize::try_from(page.number()).unwrap_or(0) * PAGE_SIZE;
-        let free = self.rows.iter().enumerate().skip(REGIONS).find(|(_, [base, _])| base.load(Ordering::Relaxed) == 0);
-        let Some((index, [base, pages])) = free else { return false };
-        pages.store(usize::try_from(range.pages()).unwrap_or(0), Ordering::Relaxed);
-        base.store(bytes(range.start()), Ordering::Release);
-        self.used.fetch_max(index + 1, Ordering::Release);
+        let number = |number: u64| usize::try_from(number).unwrap_or(0);
+        let free = self.rows.iter().enumerate().skip(REGIONS).find(|(_, [base, ..])| base.load(Ordering::Relaxed) == 0);
+        let Some((index, _)) = free else { return false };
+        let base = number(range.start().number()) * PAGE_SIZE;
+        self.store(index, [base, number(range.pages()), 0, Kind::Adopted as usize]);
         true
     }
 
-    fn iter(&self) -> impl Iterator<Item = PageRange> {
+    fn iter(&self) -> impl Iterator<Item = Range> {
         let used = self.used.load(Ordering::Acquire);
         self.rows.iter().take(used).filter_map(Self::range)
     }
 
-    fn range([base, pages]: &[AtomicUsize; 2]) -> Option<PageRange> {
-        let base = base.load(Ordering::Acquire);
-        let start = Page::new((base / PAGE_SIZE) as u64);
-        let end = Page::new(start.number() + pages.load(Ordering::Relaxed) as u64);
-        if base == 0 { None } else { PageRange::new(start, end) }
+    fn range(row: &Row) -> Option<Range> {
+        let [base, pages, mirror, kind] = row.each_ref().map(|word| word.load(Ordering::Acquire));
+        let at = |address: usize| {
+            let start = Page::new((address / PAGE_SIZE) as u64);
+            if address == 0 { None } else { PageRange::new(start, Page::new(start.number() + pages as u64)) }
+        };
+        let kind = [Kind::Own, Kind::Plain, Kind::Adopted].into_iter().find(|known| *known as usize == kind)?;
+        Some(Range { pages: at(base)?, mirror: at(mirror), kind })
     }
 }
 
-/// Whether the memory is plain already: 0 no, [`DONE`](Self::DONE) yes, else the id of the process whose thread is
-/// at it.
-///
-/// A child's child inherits what was done. If it is forked while another thread is at it, the id is its parent's,
-/// and it begins anew, which does no harm.
+/// What a forked child has done about its parent's memory.
 #[derive(Debug, Default)]
-pub(crate) struct Leaving(AtomicU32);
+pub(crate) struct Leaving {
+    /// 0 nothing yet, [`DONE`](Self::DONE) all, else the number of the address space whose thread is at it.
+    ///
+    /// A child's child inherits what was done. If it is forked while another thread is at it, the number is its
+    /// parent's, and it begins anew, which does no harm.
+    state: AtomicU32,
+    /// Some page could not be opened; its first touch tries again.
+    left_closed: AtomicBool,
+}
 
 impl Leaving {
     const DONE: u32 = u32::MAX;
 
-    pub(crate) fn is_done(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::DONE
-    }
-
     /// Runs `work` once.
     fn once(&self, work: impl FnOnce()) {
-        let here = std::process::id();
+        // It was made when the host was: there is one.
+        let here = fork_generation().unwrap_or(0);
         loop {
-            let seen = self.0.load(Ordering::Acquire);
+            let seen = self.state.load(Ordering::Acquire);
             if seen == Self::DONE {
                 return;
             }
-            if seen != here && self.0.compare_exchange(seen, here, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            if seen != here && self.state.compare_exchange(seen, here, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 work();
-                self.0.store(Self::DONE, Ordering::Release);
+                self.state.store(Self::DONE, Ordering::Release);
                 return;
             }
             sys::yield_now();
@@ -170,23 +229,40 @@ impl Leaving {
 
 /// Called by the C library in a forked child, before `fork` returns there.
 pub(crate) extern "C" fn in_child() {
-    if let Some(host) = Host::get()
-        && !host.machine.is_opener()
-    {
+    if let Some(host) = Host::of_ancestors().next() {
         let blocked = SignalsBlocked::new();
         host.leave(&blocked);
+        host.end_waits_in_child();
     }
 }
 
 impl Host {
+    /// In a forked child: the host that its parent had, and those that its parent's ancestors had. All but the
+    /// first have been left.
+    pub(crate) fn of_ancestors() -> impl Iterator<Item = &'static Self> {
+        iter::successors(Self::newest(), |host| host.former).filter(|host| !host.machine.is_opener())
+    }
+
     /// This process is a forked child of the one that opened the host: makes its memory plain, and forgets the
     /// host. Once; others wait. Async-signal-safe.
     pub(crate) fn leave(&self, _blocked: &SignalsBlocked) {
         self.leaving.once(|| {
-            for range in self.ranges.iter() {
+            for range in self.ranges.iter().filter(|range| range.kind != Kind::Plain) {
                 self.make_plain_in_child(range);
             }
         });
+    }
+
+    /// In a forked child: where this thread was interrupted by a handler that forked, it may be about to wait for
+    /// what nobody here will do. It is to look again.
+    fn end_waits_in_child(&self) {
+        for bell in self.bells.as_ref().iter().filter(|bell| bell.is_used()) {
+            bell.count.fetch_add(1, Ordering::Release);
+        }
+        let sleeper = self.threads.mine().and_then(|thread| thread.sleeper());
+        if let Some(word) = sleeper.and_then(|waiter| self.words.get(waiter.index())) {
+            word.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// In a forked child: the memory of a region is about to go.
@@ -196,44 +272,89 @@ impl Host {
         self.ranges.retire(tag);
     }
 
-    /// In a forked child that has left: whether `page` was poisoned before the fork.
-    pub(crate) fn was_poisoned(&self, page: Page) -> bool {
-        self.states().get(page) == PageState::Poisoned && self.ranges.iter().any(|range| range.contains(page))
+    /// In a forked child: what a fault at `page` is about, if the page is of a region of this host; leaves it first.
+    pub(crate) fn find_in_child(&self, blocked: &SignalsBlocked, page: Page) -> Option<Found> {
+        self.leave(blocked);
+        let range = self.ranges.iter().find(|range| range.pages.contains(page))?;
+        if self.states().get(page) == PageState::Poisoned {
+            return Some(Found::Poisoned);
+        }
+        if range.kind != Kind::Adopted && self.leaving.left_closed.load(Ordering::Relaxed) {
+            self.open_in_child(PageRange::one(page));
+        }
+        Some(Found::Plain)
     }
 
-    fn make_plain_in_child(&self, range: PageRange) {
-        let mut open_from = range.start();
-        self.states().each_unsettled(range, |page, state| {
-            let span = span(PageRange::one(page));
-            let is_whole = state != PageState::Poisoned && sys::is_readable(span);
-            if is_whole {
+    fn make_plain_in_child(&self, range: Range) {
+        if let Some(mirror) = range.mirror {
+            // Something that was being made ready, if anything; nobody looks there.
+            let _costs_memory = sys::zap(span(mirror));
+        }
+        let all = range.pages;
+        // Where guards, and where mappings, are to be opened from.
+        let (mut unguard_from, mut protect_from) = (all.start(), all.start());
+        self.states().each_unsettled(all, |page, state| {
+            let page_span = span(PageRange::one(page));
+            if sys::is_readable(page_span) {
                 return;
             }
-            if matches!(state, PageState::Poisoned | PageState::FillingPoisoned) {
-                self.open_in_child(PageRange::new(open_from, page));
-                open_from = page.next();
-            }
             if state != PageState::Poisoned {
-                // In locked memory contents cannot end, but they can be written over once it is open.
-                let _dropped = sys::zap(span);
+                sys::map_if_gone(page_span);
+                // What cannot end because it is locked is not locked in a child.
+                let _dropped = sys::zap(page_span);
+            }
+            if !matches!(state, PageState::Poisoned | PageState::FillingPoisoned) {
+                return;
+            }
+            self.states().settle(PageRange::one(page), PageState::Poisoned);
+            self.unguard_in_child(PageRange::new(unguard_from, page));
+            unguard_from = page.next();
+            // A guard costs no mapping.
+            if !self.machine.guards || sys::guard(page_span).is_err() {
+                self.protect_in_child(PageRange::new(protect_from, page));
+                protect_from = page.next();
             }
         });
-        self.open_in_child(PageRange::new(open_from, range.end()));
+        self.unguard_in_child(PageRange::new(unguard_from, all.end()));
+        self.protect_in_child(PageRange::new(protect_from, all.end()));
     }
 
-    fn open_in_child(&self, range: Option<PageRange>) {
-        let Some(span) = range.map(span) else { return };
-        if self.machine.guards {
-            let _none_where_it_fails = sys::unguard(span);
-        }
-        // There are fewer mappings afterwards than before.
-        let _opened = sys::protect(span, Access::ReadWrite);
+    fn open_in_child(&self, range: PageRange) {
+        self.unguard_in_child(Some(range));
+        self.protect_in_child(Some(range));
     }
+
+    fn unguard_in_child(&self, range: Option<PageRange>) {
+        if let Some(range) = range.filter(|_| self.machine.guards) {
+            self.note_in_child(self.machine.unguard(span(range)));
+        }
+    }
+
+    fn protect_in_child(&self, range: Option<PageRange>) {
+        if let Some(range) = range {
+            self.note_in_child(self.machine.protect(span(range), Access::ReadWrite));
+        }
+    }
+
+    fn note_in_child(&self, opened: Result<(), Errno>) {
+        if opened.is_err() {
+            self.leaving.left_closed.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a fault in a forked child is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A page that was poisoned before the fork.
+    Poisoned,
+    /// Plain memory: the page was closed when the access met it, or the program has closed it.
+    Plain,
 }
 
 /// Pages of a range in the table.
 fn span(range: PageRange) -> Span {
     let bytes = |pages: u64| usize::try_from(pages).unwrap_or(0) * PAGE_SIZE;
-    // SAFETY: whole pages of a region (invariant 1).
+    // SAFETY: whole pages of a region or of its mirror (invariant 1).
     unsafe { Span::new(bytes(range.start().number()), bytes(range.pages())) }
 }

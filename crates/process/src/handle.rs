@@ -14,6 +14,7 @@ use userfault_memory::{self as memory, LendError, Mapping};
 use userfault_signal::SignalsBlocked;
 
 use crate::fill::Bytes;
+use crate::lent::Lent;
 use crate::regions::Regions;
 use crate::states::PAGE_SIZE;
 use crate::uffd::Context;
@@ -94,14 +95,14 @@ impl Drop for Pages {
 #[derive(Debug)]
 pub struct Window {
     // Dropped in this order: the mapping outlives its registration, never the other way round.
-    window: memory::Window,
+    window: Lent<memory::Window>,
     pages: Arc<Pages>,
 }
 
 /// Copies in and out of a region; any number.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    shared: memory::Shared,
+    shared: Lent<memory::Shared>,
     pages: Arc<Pages>,
 }
 
@@ -293,7 +294,7 @@ impl Pages {
 pub(crate) fn lend_shared(pages: &Arc<Pages>, lent: Range<usize>) -> Result<Shared, UffdError> {
     let bytes = pages.bytes(&lent)?;
     let shared = pages.memory.mapping()?.shared(bytes).map_err(|error| pages.lent(lent, &error))?;
-    Ok(Shared { shared, pages: Arc::clone(pages) })
+    Ok(Shared { shared: Lent::new(shared), pages: Arc::clone(pages) })
 }
 
 fn progress(end: &End) -> Progress {
@@ -373,7 +374,7 @@ impl userfault_client::Region for Region {
     fn window(&self, pages: Range<usize>) -> Result<Window, UffdError> {
         let bytes = self.pages.bytes(&pages)?;
         let window = self.pages.memory.mapping()?.window(bytes).map_err(|error| self.pages.lent(pages, &error))?;
-        Ok(Window { window, pages: Arc::clone(&self.pages) })
+        Ok(Window { window: Lent::new(window), pages: Arc::clone(&self.pages) })
     }
 
     fn shared(&self, pages: Range<usize>) -> Result<Shared, UffdError> {
@@ -413,13 +414,14 @@ impl Window {
     ///
     /// # Errors
     ///
-    /// The window itself if `page` is not inside it or is its first.
+    /// The window itself if `page` is not inside it or is its first, and in a forked child.
     pub fn split_before(self, page: usize) -> Result<(Self, Self), Self> {
         let own = self.pages();
-        if page <= own.start || page >= own.end {
+        if page <= own.start || page >= own.end || self.pages.context.check_process().is_err() {
             return Err(self);
         }
-        let (first, second) = self.window.split_at((page - own.start) * PAGE_SIZE);
+        let middle = (page - own.start) * PAGE_SIZE;
+        let (first, second) = self.window.split(|window| window.split_at(middle));
         let pages = Arc::clone(&self.pages);
         Ok((Self { window: first, pages: self.pages }, Self { window: second, pages }))
     }

@@ -77,6 +77,8 @@ pub(crate) struct Host {
     pub(crate) once_adopted: OnceAdopted,
     /// There is or was a region of shared memory, whose pages can appear by themselves.
     pub(crate) has_shared: AtomicBool,
+    /// That of the process which this one was forked from.
+    pub(crate) former: Option<&'static Self>,
 }
 
 static HOST: AtomicPtr<Host> = AtomicPtr::new(ptr::null_mut());
@@ -136,17 +138,13 @@ pub fn tune(tuning: Tuning) -> Result<(), UffdError> {
 }
 
 impl Host {
-    /// The host, if something was opened here, or in the parent of a forked child that has not left it.
+    /// The host, if something was opened in this process.
     pub(crate) fn get() -> Option<&'static Self> {
-        Self::any().filter(|host| !host.leaving.is_done())
+        Self::newest().filter(|host| host.machine.is_opener())
     }
 
-    /// The host of a parent that this forked child has left.
-    pub(crate) fn of_parent() -> Option<&'static Self> {
-        Self::any().filter(|host| host.leaving.is_done())
-    }
-
-    fn any() -> Option<&'static Self> {
+    /// The host, if something was opened in this process; else, in a forked child, its parent's.
+    pub(crate) fn newest() -> Option<&'static Self> {
         // SAFETY: invariant 1.
         unsafe { HOST.load(Ordering::Acquire).as_ref() }
     }
@@ -159,13 +157,14 @@ impl Host {
     pub(crate) fn open() -> Result<&'static Self, UffdError> {
         let _turn = OPENING.take();
         if let Some(host) = Self::get() {
-            if host.machine.is_opener() {
-                return Ok(host);
-            }
-            host.leave(&SignalsBlocked::new());
+            return Ok(host);
         }
-        let host =
-            Self::make(TUNING.get()).map_err(|tried| UffdError::Refused { provider: Provider::Process, tried })?;
+        let former = Self::newest();
+        if let Some(former) = former {
+            former.leave(&SignalsBlocked::new());
+        }
+        let host = Self::make(TUNING.get(), former)
+            .map_err(|tried| UffdError::Refused { provider: Provider::Process, tried })?;
         let mut place = Fixed::with_capacity(1).map_err(|_| no_memory("the host's own mapping"))?;
         if place.push(host).is_err() {
             return Err(no_memory("the host's own mapping"));
@@ -199,13 +198,13 @@ impl Host {
         })
     }
 
-    fn make(tuning: Tuning) -> Result<Self, Vec<Refusal>> {
+    fn make(tuning: Tuning, former: Option<&'static Self>) -> Result<Self, Vec<Refusal>> {
         crate::probe::platform().map_err(|refusal| vec![refusal])?;
         let writer = crate::probe::writer(tuning)?;
-        Self::make_with(tuning, writer).map_err(|refusal| vec![refusal])
+        Self::make_with(tuning, writer, former).map_err(|refusal| vec![refusal])
     }
 
-    fn make_with(tuning: Tuning, writer: Writer) -> Result<Self, Refusal> {
+    fn make_with(tuning: Tuning, writer: Writer, former: Option<&'static Self>) -> Result<Self, Refusal> {
         let machine = Machine::open(tuning, writer)?;
         let states = States::reserve().map_err(|_| short("reserve the table of page states"))?;
         let engine =
@@ -225,6 +224,7 @@ impl Host {
             leaving: Leaving::default(),
             once_adopted: OnceAdopted::new(),
             has_shared: AtomicBool::new(false),
+            former,
         })
     }
 

@@ -56,12 +56,12 @@ impl Host {
         let blocked = SignalsBlocked::new();
         let mut layout = self.change_layout(&blocked);
         let tag = layout.add(&self.machine, base, pages).map_err(|_| AddError::Host(Errno::ENOMEM))?;
-        let range = layout.get(tag).map(crate::region::Region::range).ok_or(AddError::Host(Errno::ENOMEM))?;
-        if let Err(errno) = self.states().open(range) {
+        let region = layout.get(tag).ok_or(AddError::Host(Errno::ENOMEM))?;
+        if let Err(errno) = self.states().open(region.range()) {
             let _region = layout.remove(tag);
             return Err(AddError::Host(errno));
         }
-        self.ranges.publish(tag, base, pages);
+        self.ranges.publish(tag, base, pages, region.mirror_base());
         Ok(tag)
     }
 
@@ -69,8 +69,8 @@ impl Host {
     pub(crate) fn remove(&self, tag: u32) {
         let blocked = SignalsBlocked::new();
         let mut layout = self.change_layout(&blocked);
-        let Some(region) = layout.remove(tag) else { return };
         self.ranges.retire(tag);
+        let Some(region) = layout.remove(tag) else { return };
         let range = region.range();
         // A whole region is whole registrations: clearing them takes no room.
         let woken = self.engine(&blocked).removed(range).unwrap_or_default();
@@ -135,6 +135,7 @@ impl Host {
     fn close(&self, layout: &Regions, mapping: &Mapping, gap: PageRange, pagemap: &mut Pagemap) -> Result<(), Errno> {
         let region = layout.get(mapping.tag).ok_or(Errno::EINVAL)?;
         let run = region.run(gap).ok_or(Errno::EINVAL)?;
+        self.ranges.set_plain(mapping.tag, false);
         region.close(&self.machine, &run)?;
         pagemap.present(gap, |present| {
             self.states().settle(present, PageState::Present);
@@ -168,7 +169,10 @@ impl Host {
             let Some(region) = layout.find(part.start()) else { return };
             if let Some(run) = region.run(part) {
                 // A page that cannot be opened now is opened by its first touch.
-                let _later = region.make_plain(&self.machine, self.states(), &run);
+                let opened = region.make_plain(&self.machine, self.states(), &run);
+                if opened.is_ok() && region.is_plain() {
+                    self.ranges.set_plain(region.tag(), true);
+                }
             }
             left = part.from(region.range().end());
         }

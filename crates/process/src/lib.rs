@@ -30,6 +30,7 @@ mod handle;
 mod host;
 mod inline;
 mod layout;
+mod lent;
 mod lock;
 mod machine;
 mod pagemap;

@@ -7,13 +7,14 @@
 //! # Invariants
 //!
 //! 1. `writer` is used only in the process that opened it: in a forked child its descriptor would write
-//!    the *parent* (H10). A page that the kernel empties at fork tells.
+//!    the *parent* (H10). A word that the kernel empties at fork tells.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use userfault_abi::errno::Errno;
 use userfault_client::Refusal;
-use userfault_memory::{Fixed, MapError, Mapping, Protection, Zeroed};
+use userfault_memory::{Fixed, Mapping, Protection};
+use userfault_signal::fork_generation;
 
 use crate::sys::{self, Span};
 use crate::writer::Writer;
@@ -37,7 +38,8 @@ pub(crate) struct Machine {
     pub(crate) writer: Writer,
     /// A page for bytes that nobody wants.
     scratch: Mapping,
-    opener: Opener,
+    /// The address space that it was opened in.
+    opened_in: u32,
     /// Guard markers can be installed.
     pub(crate) guards: bool,
     /// In shared memory, too.
@@ -53,35 +55,12 @@ pub(crate) struct Machine {
     failing: [AtomicUsize; 2],
 }
 
-/// A word that is 1 in the process that wrote it and 0 in its forked children.
-///
-/// Read in handlers while nothing else of the program may be accessible: it is not reached through malloc's memory.
-struct Opener {
-    word: Zeroed<AtomicU8>,
-}
-
-impl Opener {
-    fn new() -> Result<Self, Errno> {
-        let word: Zeroed<AtomicU8> = Zeroed::new(1).map_err(|_| Errno::ENOMEM)?;
-        word.wipe_on_fork().map_err(|error| match error {
-            MapError::Os { errno, .. } => Errno::from_raw(errno),
-            MapError::Empty | MapError::TooLarge { .. } | MapError::Alignment { .. } | _ => Errno::EINVAL,
-        })?;
-        word.iter().for_each(|word| word.store(1, Relaxed));
-        Ok(Self { word })
-    }
-
-    fn is_here(&self) -> bool {
-        self.word.iter().all(|word| word.load(Relaxed) == 1)
-    }
-}
-
 impl Machine {
     /// Opens what is needed and reads the limits. Must not run under a lock: it allocates.
     pub(crate) fn open(tuning: Tuning, writer: Writer) -> Result<Self, Refusal> {
-        let opener = Opener::new().map_err(|errno| Refusal {
+        let opened_in = fork_generation().map_err(|errno| Refusal {
             way: "a page that the kernel empties at fork (MADV_WIPEONFORK)",
-            errno,
+            errno: Errno::from_raw(errno),
             remedy: "use Linux 4.14 or later, and allow madvise",
         })?;
         let scratch = Mapping::reserve(1, Protection::ReadWrite).map_err(|_| Refusal {
@@ -94,7 +73,7 @@ impl Machine {
         Ok(Self {
             writer,
             scratch,
-            opener,
+            opened_in,
             guards: !tuning.without_guards && crate::probe::guards().is_ok(),
             shared_guards: !tuning.without_guards && crate::probe::shared_guards().is_ok(),
             budget: tuning.mapping_budget.unwrap_or(limit.saturating_sub(now) / 2),
@@ -109,7 +88,7 @@ impl Machine {
 
     /// Whether this is the process that opened the host, and not a forked child of it.
     pub(crate) fn is_opener(&self) -> bool {
-        self.opener.is_here()
+        fork_generation() == Ok(self.opened_in)
     }
 
     /// Writes to pages of ours; unless the writer is a forced one they must be writable.

@@ -410,7 +410,7 @@ impl Region {
             let gave = if self.can_guard(machine) && !state.guarded && !state.soft {
                 self.convert(machine, states, &run, state).is_ok()
             } else {
-                self.soften(machine, &run, state)
+                self.soften(machine, states, &run, state)
             };
             self.recount(machine, &run, state);
             gave
@@ -418,21 +418,28 @@ impl Region {
     }
 
     /// Closes the pages of a chunk but for those lifted most recently. Whether there were any.
-    fn soften(&self, machine: &Machine, run: &Run, state: &mut ChunkState) -> bool {
+    fn soften(&self, machine: &Machine, states: &States, run: &Run, state: &mut ChunkState) -> bool {
         let first = self.page(run.start).number();
         let spared = machine.lifted_recently(&self.numbers(run));
         let index = |page: &u64| usize::try_from(page.saturating_sub(first)).unwrap_or(usize::MAX);
         let spared = spared.iter().map(|page| index(page).saturating_add(run.start));
         let mut gave = false;
         let mut at = run.start;
+        // A page that is whole but not committed stays open: a forked child tells it by that.
+        let is_whole = |page: &usize| self.open.get(*page) && states.get(self.page(*page)).is_being_filled();
         for spared in spared.chain([run.end]) {
             let end = spared.min(run.end);
-            // In a chunk that is soft already, closed pages look all alike.
-            if at < end && (!state.soft || self.open.find(at..end, true).is_some()) {
-                let gap = at..end;
+            while at < end {
+                let gap = at..(at..end).find(is_whole).unwrap_or(end);
+                at = gap.end + 1;
+                // In a chunk that is soft already, closed pages look all alike.
+                if gap.is_empty() || (state.soft && self.open.find(gap.clone(), true).is_none()) {
+                    continue;
+                }
                 if machine.protect(self.span(&gap), Access::None).is_err() {
                     self.lose_track(&gap, state);
-                    break;
+                    state.soft |= gave;
+                    return gave;
                 }
                 self.open.set(gap.clone(), false);
                 self.readonly.set(gap, false);

@@ -67,8 +67,7 @@ impl States {
         let mut look = |from: usize, until: usize| {
             for (at, byte) in bytes.iter().enumerate().take(until).skip(from) {
                 let state = PageState::from_byte(byte.load(Ordering::Acquire));
-                let is_brought = state.is_claimed() && state != PageState::Changing;
-                if is_brought || state == PageState::Poisoned {
+                if state.is_being_filled() || state == PageState::Poisoned {
                     found(Page::new(range.start().number() + at as u64), state);
                 }
             }

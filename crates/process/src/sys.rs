@@ -226,16 +226,21 @@ pub(crate) fn move_pages(from: Span, to: Span) -> Result<(), Errno> {
 
 /// After a call that may have taken pages of ours away, maps something inaccessible there; the call's errno.
 fn keep_mapped(to: Span, errno: Errno) -> Errno {
+    map_if_gone(to);
+    errno
+}
+
+/// Maps something inaccessible where a failed call has left nothing.
+pub(crate) fn map_if_gone(span: Span) {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: pages of ours, or nothing, at that address: what is mapped there is not replaced.
-    let filled = unsafe { libc::mmap(to.start as *mut c_void, to.len, libc::PROT_NONE, flags, -1, 0) };
+    let filled = unsafe { libc::mmap(span.start as *mut c_void, span.len, libc::PROT_NONE, flags, -1, 0) };
     if filled != libc::MAP_FAILED {
         // SAFETY: just mapped, ours; without huge pages as all of it. An error costs memory, no more.
-        let _huge_pages = unsafe { libc::madvise(filled, to.len, libc::MADV_NOHUGEPAGE) };
+        let _huge_pages = unsafe { libc::madvise(filled, span.len, libc::MADV_NOHUGEPAGE) };
     } else if last_errno() != Errno::EEXIST {
         die("userfault: a part of a region was lost by a failed mremap, and could not be mapped again\n");
     }
-    errno
 }
 
 /// Maps the shared memory at `from` once more, at `onto`.

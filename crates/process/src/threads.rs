@@ -66,6 +66,12 @@ impl Thread<'_> {
         }
     }
 
+    /// The slot this thread sleeps in.
+    pub(crate) fn sleeper(&self) -> Option<WaiterId> {
+        let [_, sleeper, ..] = self.row;
+        Some(sleeper.load(Relaxed)).filter(|bits| *bits != 0).map(WaiterId::from_bits)
+    }
+
     /// The sleep in `waiter` is over.
     pub(crate) fn sleeps_no_more(&self, waiter: WaiterId) {
         let [_, sleeper, ..] = self.row;

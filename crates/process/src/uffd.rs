@@ -74,8 +74,7 @@ pub struct Statistics {
 /// What the host has in use; `None` before the first open, and in a forked child.
 #[must_use]
 pub fn statistics() -> Option<Statistics> {
-    // In a forked child the engine's lock may be held for ever.
-    let host = Host::get().filter(|host| host.machine.is_opener())?;
+    let host = Host::get()?;
     let blocked = SignalsBlocked::new();
     let engine = host.engine(&blocked);
     let (mappings, mapping_budget) = host.machine.mappings();
@@ -208,12 +207,23 @@ impl Context {
     }
 
     /// One try: moves what is there now to `events`, and shows pollers what is left.
-    fn take(&self, events: &mut Vec<Event<core::convert::Infallible>>) -> Result<usize, ReadError> {
+    fn take(&self, events: &mut Vec<Event<core::convert::Infallible>>) -> Result<Option<usize>, UffdError> {
         let bell = self.bell();
-        bell.drain();
         let blocked = SignalsBlocked::new();
+        // Only now: a handler that interrupted a read may have forked.
+        self.check_process()?;
+        bell.drain();
         let engine = self.host.engine(&blocked);
-        let taken = engine.take(self.id, usize::MAX)?;
+        let taken = match engine.take(self.id, usize::MAX) {
+            Ok(taken) => taken,
+            Err(ReadError::Empty) => return Ok(None),
+            Err(ReadError::ShutDown) => {
+                // Drained a moment ago: other pollers are to see it, too.
+                bell.show();
+                return Err(UffdError::ShutDown);
+            }
+            Err(error) => return Err(UffdError::System { operation: "reading events", errno: errno(error) }),
+        };
         if engine.unread(self.id) > 0 {
             bell.show();
         }
@@ -221,11 +231,10 @@ impl Context {
         // No lock is held here: this may allocate.
         events.extend(taken.messages().map(|bytes| decode(self.protocol, bytes)));
         engine.delivered(taken);
-        Ok(count)
+        Ok(Some(count))
     }
 
     fn read(&self, wait: Wait, events: &mut Vec<Event<core::convert::Infallible>>) -> Result<usize, UffdError> {
-        self.check_process()?;
         let until = match wait {
             Wait::AtMost(duration) => Instant::now().checked_add(duration),
             Wait::Forever | Wait::Never => None,
@@ -233,17 +242,8 @@ impl Context {
         let bell = self.bell();
         loop {
             let seen = bell.count.load(Ordering::Acquire);
-            match self.take(events) {
-                Ok(count) => return Ok(count),
-                Err(ReadError::Empty) => {}
-                Err(ReadError::ShutDown) => {
-                    // Drained a moment ago: other pollers are to see it, too.
-                    bell.show();
-                    return Err(UffdError::ShutDown);
-                }
-                Err(error) => {
-                    return Err(UffdError::System { operation: "reading events", errno: errno(error) });
-                }
+            if let Some(count) = self.take(events)? {
+                return Ok(count);
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if wait == Wait::Never || left == Some(Duration::ZERO) {

@@ -49,6 +49,14 @@ const fn no_memory(done: usize) -> Short {
 }
 
 impl Region {
+    /// Where its mirror begins, if it has one.
+    pub(crate) fn mirror_base(&self) -> Option<usize> {
+        match &self.backing {
+            Backing::Forced | Backing::Alias(_) => None,
+            Backing::Mirror(mirror) => Some(mirror.span(&(0..1)).start()),
+        }
+    }
+
     /// Brings contents to closed pages, and opens them by the last call (H1).
     pub(super) fn bring(
         &self,

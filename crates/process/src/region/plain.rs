@@ -16,6 +16,16 @@ use crate::states::States;
 use crate::sys::Access;
 
 impl Region {
+    /// Its place in the table of regions.
+    pub(crate) const fn tag(&self) -> u32 {
+        self.tag
+    }
+
+    /// Whether nothing of it is registered; pages that could not be opened then may still be closed.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain.load(Relaxed)
+    }
+
     /// Makes all of a fresh region inaccessible, if it was not mapped so: it is about to be registered.
     pub(crate) fn begin_closed(&self, machine: &Machine) -> Result<(), Errno> {
         if self.backing.leaves_open() {

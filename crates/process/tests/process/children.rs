@@ -4,7 +4,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::Instant;
 
 use userfault_client::{Region as _, RegisterModes, Uffd as _, Wait, WriteProtect};
 use userfault_process::{Region, statistics};
@@ -345,7 +344,7 @@ fn what_a_child_unmaps_is_not_touched_when_it_leaves() {
 
 // spec: H17
 #[test]
-fn leaving_a_large_region_takes_few_calls() {
+fn leaving_a_large_region_looks_at_few_of_its_states() {
     alone(|| {
         let uffd = open();
         let pages = 1 << 28;
@@ -354,13 +353,13 @@ fn leaving_a_large_region_takes_few_calls() {
         for page in [0, pages / 2, pages - 1] {
             fill(&region, page, 1);
         }
-        let start = Instant::now();
         let status = os::forked(|| {
+            // It has read neither 2^28 states nor a table of them: 4,096 each, as the kernel maps them.
+            let is_little = os::minor_faults() < 2048;
             let kept = [0, pages / 2, pages - 1].iter().all(|page| load(base + page * PAGE) == word(*page, 1));
-            if kept && load(base + PAGE) == 0 { 42 } else { 1 }
+            if kept && is_little && load(base + PAGE) == 0 { 42 } else { 1 + i32::from(is_little) }
         });
         assert_eq!(status, EXIT_42);
-        println!("measured: a child of a process with a region of 1 TiB lived for {:?}", start.elapsed());
     });
 }
 

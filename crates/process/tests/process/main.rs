@@ -29,6 +29,7 @@ mod inline;
 mod instructions;
 mod interrupts;
 mod jump;
+mod leaving;
 mod malloc;
 mod mechanisms;
 mod mirror;

@@ -364,11 +364,35 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Ends a forked child that hangs.
+const CHILD_WATCHDOG_S: u32 = 60;
+
+/// Faults of this process that took no I/O: how much of its memory it has looked at.
+pub(crate) fn minor_faults() -> i64 {
+    // SAFETY: integers: zero is a value.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    // SAFETY: invariant 1.
+    check(unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) }).unwrap();
+    usage.ru_minflt
+}
+
+pub(crate) fn process_id() -> i32 {
+    // SAFETY: no pointers.
+    unsafe { libc::getpid() }
+}
+
+/// Forks, for a handler; 0 in the child.
+pub(crate) fn fork() -> i32 {
+    // SAFETY: invariant 3.
+    unsafe { libc::fork() }
+}
+
 /// Runs `body` in a forked child, which ends without clean-up; its exit status.
 pub(crate) fn forked(body: impl FnOnce() -> i32) -> i32 {
     // SAFETY: invariant 3.
     let child = check(unsafe { libc::fork() }).unwrap();
     if child == 0 {
+        alarm(CHILD_WATCHDOG_S);
         exit_now(body());
     }
     waited(child)
@@ -379,6 +403,7 @@ pub(crate) fn cloned(body: impl FnOnce() -> i32) -> i32 {
     // SAFETY: invariant 3; without CLONE_VM a child with a copy of everything, as of fork.
     let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
     if child == 0 {
+        alarm(CHILD_WATCHDOG_S);
         exit_now(body());
     }
     waited(i32::try_from(child).unwrap())
@@ -431,7 +456,7 @@ pub(crate) fn protection_of(address: usize) -> Option<String> {
     })
 }
 
-fn waited(child: i32) -> i32 {
+pub(crate) fn waited(child: i32) -> i32 {
     let mut status = 0;
     // SAFETY: invariant 1.
     check(unsafe { libc::waitpid(child, &raw mut status, 0) }).unwrap();

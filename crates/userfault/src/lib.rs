@@ -19,7 +19,7 @@
 //!
 //! ---
 //!
-#![doc = include_str!("../../../README.md")]
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 mod adopt;

@@ -2,6 +2,7 @@
 
 mod arrows;
 mod citations;
+mod examples;
 mod sources;
 mod spec;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub(crate) fn run() -> Result<(), String> {
     let mut findings = Findings::default();
     sources::check(&tree, &mut findings);
     arrows::check(&tree, &mut findings);
+    examples::check(&tree, &mut findings);
     spec::check(&tree, &mut findings);
     for finding in &findings.0 {
         println!("{finding}");

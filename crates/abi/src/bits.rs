@@ -154,6 +154,8 @@ bit_set! {
     /// # Source
     ///
     /// `userfaultfd(2)`; `O_NONBLOCK` and `O_CLOEXEC` as on x86, arm and riscv.
+    ///
+    /// Example: [`Features`], which has the same operations.
     pub struct OpenFlags(u32) {
         /// Faults taken inside the kernel are not handled.
         USER_MODE_ONLY = 0x1;
@@ -170,6 +172,17 @@ bit_set! {
     /// # Source
     ///
     /// `ioctl_userfaultfd(2)`, `UFFDIO_API`; bits as answered by Linux 6.18.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use userfault_abi::Features;
+    ///
+    /// let offered = Features::from_bits(0x1_0000_0100); // with a bit that has no name here
+    /// assert!(offered.contains(Features::THREAD_ID));
+    /// assert_eq!((offered - Features::THREAD_ID).unknown().bits(), 0x1_0000_0000);
+    /// assert_eq!((Features::POISON | Features::MOVE).to_string(), "POISON|MOVE");
+    /// ```
     pub struct Features(u64) {
         /// Write-protect faults are told apart by a flag.
         PAGEFAULT_FLAG_WP = 1 << 0;
@@ -214,6 +227,8 @@ bit_set! {
     /// # Source
     ///
     /// `ioctl_userfaultfd(2)`, `UFFDIO_REGISTER`.
+    ///
+    /// Example: [`Features`], which has the same operations.
     pub struct RegisterModes(u64) {
         /// Accesses to pages that are missing.
         MISSING = 1 << 0;
@@ -230,6 +245,16 @@ bit_set! {
     /// # Source
     ///
     /// `ioctl_userfaultfd(2)`, `UFFDIO_COPY`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use userfault_abi::{CopyModes, WriteprotectModes};
+    ///
+    /// // The same two names and the same two bits, the other way round: hence two types.
+    /// assert_eq!(CopyModes::WP.bits(), WriteprotectModes::DONTWAKE.bits());
+    /// assert_eq!(CopyModes::DONTWAKE.bits(), WriteprotectModes::WP.bits());
+    /// ```
     pub struct CopyModes(u64) {
         /// Sleepers are left asleep.
         DONTWAKE = 1 << 0;
@@ -244,6 +269,8 @@ bit_set! {
     /// # Source
     ///
     /// `ioctl_userfaultfd(2)`, `UFFDIO_ZEROPAGE`.
+    ///
+    /// Example: [`Features`], which has the same operations.
     pub struct ZeropageModes(u64) {
         /// Sleepers are left asleep.
         DONTWAKE = 1 << 0;
@@ -256,6 +283,8 @@ bit_set! {
     /// # Source
     ///
     /// `ioctl_userfaultfd(2)`, `UFFDIO_WRITEPROTECT`.
+    ///
+    /// Example: [`CopyModes`].
     pub struct WriteprotectModes(u64) {
         /// Protect; without it, lift the protection.
         WP = 1 << 0;
@@ -270,6 +299,8 @@ bit_set! {
     /// # Source
     ///
     /// `ioctl_userfaultfd(2)`, `UFFDIO_CONTINUE`; `WP` as accepted by Linux 6.18.
+    ///
+    /// Example: [`Features`], which has the same operations.
     pub struct ContinueModes(u64) {
         /// Sleepers are left asleep.
         DONTWAKE = 1 << 0;
@@ -284,6 +315,8 @@ bit_set! {
     /// # Source
     ///
     /// `ioctl_userfaultfd(2)`, `UFFDIO_POISON`.
+    ///
+    /// Example: [`Features`], which has the same operations.
     pub struct PoisonModes(u64) {
         /// Sleepers are left asleep.
         DONTWAKE = 1 << 0;
@@ -296,6 +329,8 @@ bit_set! {
     /// # Source
     ///
     /// `ioctl_userfaultfd(2)`, `UFFDIO_MOVE`.
+    ///
+    /// Example: [`Features`], which has the same operations.
     pub struct MoveModes(u64) {
         /// Sleepers are left asleep.
         DONTWAKE = 1 << 0;
@@ -310,6 +345,8 @@ bit_set! {
     /// # Source
     ///
     /// `userfaultfd(2)`, `struct uffd_msg`.
+    ///
+    /// Example: [`Features`], which has the same operations.
     pub struct PagefaultFlags(u64) {
         /// The access was a write.
         WRITE = 1 << 0;
@@ -328,6 +365,8 @@ bit_set! {
     /// # Source
     ///
     /// `ioctl_userfaultfd(2)`, `UFFDIO_API` and `UFFDIO_REGISTER`.
+    ///
+    /// Example: [`Features`], which has the same operations.
     pub struct IoctlMask(u64) {
         /// `UFFDIO_REGISTER`.
         REGISTER = 1 << 0;

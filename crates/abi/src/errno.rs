@@ -12,6 +12,16 @@ use core::fmt;
 /// # Source
 ///
 /// `errno(3)`; numbers of the generic Linux table, which x86, arm and riscv share.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_abi::Errno;
+///
+/// assert_eq!(Errno::from_raw(17), Errno::EEXIST);
+/// assert_eq!(Errno::EEXIST.to_string(), "EEXIST (17)");
+/// assert_eq!(Errno::from_raw(77).to_string(), "errno 77");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Errno(i32);
 

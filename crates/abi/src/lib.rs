@@ -13,7 +13,24 @@
 //! The modern protocol is at the root; what differs in the original one (May 2015) is in
 //! [`original`]. Constants stay in their modules: [`request`], [`event`], [`original`].
 //!
+//! Programs use `userfault`, which re-exports these types as `userfault::client::abi`. This crate alone is for those
+//! who speak the protocol themselves, from either side: kernels, emulators, tracers, other bindings.
+//!
 //! Kernel counterpart: `include/uapi/linux/userfaultfd.h`.
+//!
+//! # Examples
+//!
+//! ```
+//! use userfault_abi::{Copy, CopyModes, Message, MessageEvent, request};
+//!
+//! // A reader of the descriptor:
+//! let bytes = Message::pagefault(Default::default(), 0x7000, 0).to_bytes(); // as if read
+//! let MessageEvent::Pagefault { address, .. } = Message::from_bytes(bytes).event() else { panic!() };
+//!
+//! // The argument of `ioctl(descriptor, request::COPY, …)` that answers:
+//! let argument = Copy { dst: address, src: 0x1000, len: 4096, mode: CopyModes::NONE.bits(), copy: 0 }.encode();
+//! assert_eq!((argument.len(), request::COPY), (40, 0xC028_AA03));
+//! ```
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -13,6 +13,21 @@ use crate::{event, words};
 /// # Source
 ///
 /// `userfaultfd(2)`, `struct uffd_msg`; that the unused bytes are zero: observed on Linux 6.18.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_abi::{Message, MessageEvent, PagefaultFlags};
+///
+/// let message = Message::pagefault(PagefaultFlags::WRITE, 0x7000, 1234);
+/// let fault = MessageEvent::Pagefault { flags: PagefaultFlags::WRITE, address: 0x7000, thread: 1234 };
+/// assert_eq!(Message::from_bytes(message.to_bytes()).event(), fault);
+///
+/// let mut bytes = [0; Message::SIZE];
+/// bytes[0] = 0x7f; // an event that has no name here survives
+/// assert_eq!(Message::from_bytes(bytes).event(), MessageEvent::Unknown { event: 0x7f });
+/// assert_eq!(Message::from_bytes(bytes).to_bytes(), bytes);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Message([u8; Self::SIZE]);
 
@@ -21,6 +36,8 @@ pub struct Message([u8; Self::SIZE]);
 /// # Source
 ///
 /// `userfaultfd(2)`, `struct uffd_msg`.
+///
+/// Example: [`Message`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum MessageEvent {

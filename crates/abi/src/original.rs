@@ -47,6 +47,16 @@ pub const RANGE_IOCTLS_WITH_FILLS: IoctlMask = IoctlMask::WAKE.union(IoctlMask::
 /// # Source
 ///
 /// The patch series of May 2015, 03 of 23.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_abi::original::Word;
+///
+/// let word = Word::new(0x7000, true, false);
+/// assert_eq!(word.to_bytes(), 0x7001_u64.to_ne_bytes());
+/// assert_eq!((word.address(4096), word.is_write()), (0x7000, true));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Word(u64);
 

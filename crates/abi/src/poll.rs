@@ -10,6 +10,8 @@ bit_set! {
     /// # Source
     ///
     /// `poll(2)`; numbers of the generic Linux table.
+    ///
+    /// Example: [`Features`](crate::Features), which has the same operations.
     pub struct PollEvents(u16) {
         /// A message can be read.
         IN = 0x001;

@@ -48,6 +48,15 @@ pub const READ: u8 = 2;
 ///
 /// The common ioctl encoding (x86, arm, riscv, s390); powerpc, mips, sparc, alpha and parisc encode
 /// the direction differently.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_abi::request::{self, READ, WRITE, ioc};
+///
+/// assert_eq!(ioc(READ | WRITE, 0x03, 40), request::COPY);
+/// assert_eq!(request::name(0xC028_AA03), Some("COPY"));
+/// ```
 #[must_use]
 pub const fn ioc(direction: u8, number: u8, size: u16) -> u32 {
     let [size_low, size_high] = size.to_le_bytes();

@@ -52,6 +52,18 @@ macro_rules! layout {
 /// # Source
 ///
 /// `ioctl_userfaultfd(2)`, `UFFDIO_API`. On most errors the callee writes it back too, as zeros.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_abi::{Api, Features, request};
+///
+/// let asked = Api { api: request::UFFD_API, features: Features::THREAD_ID.bits(), ioctls: 0 };
+/// let bytes = asked.encode();
+/// assert_eq!(bytes.len(), Api::SIZE);
+/// assert_eq!(Api::decode(&bytes), Some(asked));
+/// assert_eq!(Api::decode(&bytes[1..]), None);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Api {
     /// The version asked for, and answered: [`UFFD_API`](crate::request::UFFD_API).
@@ -70,6 +82,8 @@ layout!(Api { api, features, ioctls } = [api, features, ioctls], size 24, input 
 /// # Source
 ///
 /// `ioctl_userfaultfd(2)`, `UFFDIO_UNREGISTER`.
+///
+/// Example: [`Api`], which is read and written in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Range {
     /// First address.
@@ -85,6 +99,8 @@ layout!(Range { start, len } = [start, len], size 16, input 16, answer 16..16);
 /// # Source
 ///
 /// `ioctl_userfaultfd(2)`, `UFFDIO_REGISTER`.
+///
+/// Example: [`Api`], which is read and written in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Register {
     /// What to register.
@@ -105,6 +121,8 @@ layout!(
 /// # Source
 ///
 /// `ioctl_userfaultfd(2)`, `UFFDIO_COPY`.
+///
+/// Example: [`Api`], which is read and written in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Copy {
     /// Where the pages appear.
@@ -129,6 +147,8 @@ layout!(
 /// # Source
 ///
 /// `ioctl_userfaultfd(2)`, `UFFDIO_ZEROPAGE`.
+///
+/// Example: [`Api`], which is read and written in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Zeropage {
     /// Where the pages appear.
@@ -149,6 +169,8 @@ layout!(
 /// # Source
 ///
 /// `ioctl_userfaultfd(2)`, `UFFDIO_WRITEPROTECT`.
+///
+/// Example: [`Api`], which is read and written in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Writeprotect {
     /// What to protect, or to make writable again.
@@ -167,6 +189,8 @@ layout!(
 /// # Source
 ///
 /// `ioctl_userfaultfd(2)`, `UFFDIO_CONTINUE`.
+///
+/// Example: [`Api`], which is read and written in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Continue {
     /// Where the cached pages are to be mapped.
@@ -187,6 +211,8 @@ layout!(
 /// # Source
 ///
 /// `ioctl_userfaultfd(2)`, `UFFDIO_POISON`.
+///
+/// Example: [`Api`], which is read and written in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Poison {
     /// What to make unreadable.
@@ -207,6 +233,8 @@ layout!(
 /// # Source
 ///
 /// `ioctl_userfaultfd(2)`, `UFFDIO_MOVE`. The last field is called `move` there, a keyword here.
+///
+/// Example: [`Api`], which is read and written in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Move {
     /// Where the pages go.

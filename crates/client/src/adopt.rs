@@ -9,6 +9,18 @@ use userfault_memory::{SurveyError, Unfit};
 use crate::UffdError;
 
 /// Why memory was not adopted. Nothing has changed, but for [`LeftClosed`](Self::LeftClosed).
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::{AdoptError, Unfit};
+///
+/// let error = AdoptError::Unfit { range: 0x7000..0x8000, why: Unfit::Locked };
+/// assert_eq!(
+///     error.to_string(),
+///     "the memory at 0x7000..0x8000 cannot be adopted: it is locked into memory (mlock); unlock it first"
+/// );
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AdoptError {

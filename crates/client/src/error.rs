@@ -12,6 +12,19 @@ use userfault_abi::{Features, RegisterModes};
 use crate::Provider;
 
 /// Why a request could not be tried; nothing changed.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::{Errno, Provider, Refusal, UffdError};
+///
+/// let refusal = Refusal { way: "/dev/userfaultfd", errno: Errno::EACCES, remedy: "give the user's group the device" };
+/// let error = UffdError::Refused { provider: Provider::Linux, tried: vec![refusal] };
+/// assert_eq!(
+///     error.to_string(),
+///     "provider `linux` is refused on this machine\n  /dev/userfaultfd: EACCES (13); give the user's group the device"
+/// );
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UffdError {
@@ -100,6 +113,8 @@ pub enum UffdError {
 }
 
 /// One way of opening that was tried, and what came of it.
+///
+/// Example: [`UffdError`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The way: `userfaultfd(2)`, `/dev/userfaultfd`, a probe of the process provider.

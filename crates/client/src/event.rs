@@ -8,6 +8,8 @@
 use userfault_abi::PagefaultFlags;
 
 /// Why an access could not complete.
+///
+/// Example: [`Fault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// The page has no contents: fill it.
@@ -19,6 +21,17 @@ pub enum FaultKind {
 }
 
 /// One thread that cannot go on until its page is answered.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::{Fault, FaultKind, PagefaultFlags};
+///
+/// let fault = Fault::from_message(PagefaultFlags::WRITE | PagefaultFlags::WP, 0x7000, 0);
+/// assert_eq!(fault.kind, FaultKind::WriteProtect);
+/// assert!(fault.write);
+/// assert_eq!(fault.thread, None, "thread 0 is: not told");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fault {
     /// First byte of the page, or the exact byte with `EXACT_ADDRESS`.
@@ -50,6 +63,8 @@ impl Fault {
 }
 
 /// One message. `F` is the provider's value for a forked child: an owned descriptor, closed on drop.
+///
+/// Example: [`crate`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<F> {

@@ -14,9 +14,40 @@
 //! Event           Progress
 //! ```
 //!
+//! For libraries that answer faults whoever provides them. Programs use `userfault`, which re-exports this crate as
+//! `userfault::client` and picks a provider: `userfault-linux` or `userfault-process`.
+//!
 //! Kernel counterpart: the descriptor of `userfaultfd(2)` and the ioctls of `ioctl_userfaultfd(2)`,
 //! with the traps of those interfaces (partial progress in a result field, `EAGAIN` with two
 //! meanings, descriptors inside messages) turned into owned values.
+//!
+//! # Examples
+//!
+//! ```
+//! use userfault_client::{Event, FaultKind, Region, Uffd, UffdError, Wait, WriteProtect};
+//!
+//! /// Answers what is asked of `region`, at any provider, until the descriptor is shut down.
+//! fn answer<U: Uffd>(uffd: &U, region: &U::Region, contents: &[u8]) -> Result<(), UffdError> {
+//!     let page_size = region.page_size();
+//!     let mut events = Vec::new();
+//!     loop {
+//!         match uffd.read(Wait::Forever, &mut events) {
+//!             Err(UffdError::ShutDown) => return Ok(()),
+//!             other => other?,
+//!         };
+//!         for event in events.drain(..) {
+//!             let Event::Fault(fault) = event else { continue };
+//!             let Some(page) = region.page_at(fault.address) else { continue };
+//!             if fault.kind == FaultKind::WriteProtect {
+//!                 region.writeprotect(page..page + 1, WriteProtect::Lift)?;
+//!             } else {
+//!                 // Messages are hints: the page may be there by now.
+//!                 let _progress = region.copy_missing(page, &contents[page * page_size..][..page_size])?;
+//!             }
+//!         }
+//!     }
+//! }
+//! ```
 #![forbid(unsafe_code)]
 
 mod adopt;

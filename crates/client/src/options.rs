@@ -7,6 +7,8 @@ use core::fmt;
 use userfault_abi::{Features, IoctlMask, RegisterModes};
 
 /// Who makes the faults.
+///
+/// Example: [`UffdError`](crate::UffdError).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Provider {
@@ -26,6 +28,8 @@ impl fmt::Display for Provider {
 }
 
 /// Whether accesses that the kernel makes for a thread (system calls on absent pages) are answered.
+///
+/// Example: [`Options`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KernelFaults {
     /// Not: such a system call fails with `EFAULT`. Needs no privilege; the default.
@@ -38,6 +42,15 @@ pub enum KernelFaults {
 }
 
 /// What to ask for at open.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::{Features, KernelFaults, Options};
+///
+/// let options = Options { require: Features::POISON, wish: Features::THREAD_ID, ..Options::default() };
+/// assert_eq!(options.kernel_faults, KernelFaults::No);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Features that must be enabled; opening fails if one is not there.
@@ -49,6 +62,15 @@ pub struct Options {
 }
 
 /// What an open descriptor offers.
+///
+/// ```
+/// use userfault_client::{Capabilities, IoctlMask, RegisterModes};
+///
+/// /// Whether a descriptor can show writes, and say that contents are lost.
+/// fn can_snapshot(offered: &Capabilities) -> bool {
+///     offered.modes.contains(RegisterModes::WP) && offered.ioctls.contains(IoctlMask::POISON)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Capabilities {
     /// Features that are on.

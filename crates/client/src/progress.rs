@@ -7,6 +7,17 @@ use core::fmt;
 use userfault_abi::errno::Errno;
 
 /// The result of a request over consecutive pages.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::{Progress, Stopped};
+///
+/// let progress = Progress::stopped(3, Stopped::AlreadyPresent);
+/// assert_eq!(progress.pages_done, 3);
+/// assert!(progress.complete().unwrap_err().to_string().starts_with("3 pages done; the next is present already"));
+/// assert_eq!(Progress::all(4).complete(), Ok(4));
+/// ```
 #[must_use = "a fill may have stopped early; look at `stopped_by` or call `complete`"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -17,6 +28,8 @@ pub struct Progress {
 }
 
 /// Why a request stopped before its end.
+///
+/// Example: [`Progress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stopped {
@@ -74,6 +87,8 @@ impl Stopped {
 }
 
 /// A request that was expected to finish and did not.
+///
+/// Example: [`Progress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incomplete {
     /// Pages done, counted from the first.

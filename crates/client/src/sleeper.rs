@@ -11,6 +11,8 @@ use core::time::Duration;
 use crate::FaultKind;
 
 /// What has become of a sleeper's message.
+///
+/// Example: [`Sleeper`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Told {
     /// Nobody has read it yet.
@@ -22,6 +24,21 @@ pub enum Told {
 }
 
 /// A thread asleep in a fault, as it was when it was looked at.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::{Place, Sleeper, Told};
+///
+/// let mut sleeper = Sleeper::default();
+/// sleeper.thread = Some(1234);
+/// sleeper.told = Some(Told::Read);
+/// let place = Place { base: 0x7000, page: 17 };
+/// assert_eq!(
+///     sleeper.describe("loader", Some(place)).to_string(),
+///     "thread 1234 (loader) sleeps, page 17 of the region at 0x7000: message read, not answered"
+/// );
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sleeper {
@@ -48,6 +65,8 @@ impl Sleeper {
 }
 
 /// Where a page lies.
+///
+/// Example: [`Sleeper`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Address of the region's first byte.

@@ -18,6 +18,8 @@ use std::os::fd::BorrowedFd;
 use crate::{Capabilities, Event, Progress, Provider, RegisterModes, Sleeper, Stopped, UffdError};
 
 /// How long a read waits for the first event.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Until there is one, or the descriptor is shut down.
@@ -29,6 +31,8 @@ pub enum Wait {
 }
 
 /// Which way [`Region::writeprotect`] goes.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteProtect {
     /// Writes to the present pages of the range raise faults.
@@ -42,6 +46,8 @@ pub enum WriteProtect {
 /// An open userfaultfd: faults come out, regions are made with it.
 ///
 /// Several threads may read one descriptor; each event goes to exactly one of them.
+///
+/// Example: [`crate`].
 pub trait Uffd: Send + Sync {
     /// Memory registered with this descriptor.
     type Region: Region;
@@ -112,6 +118,8 @@ pub trait Uffd: Send + Sync {
 ///
 /// A cheap handle: clones name the same memory, which is unmapped when the last handle and the last
 /// window are gone. Page numbers count from the start of the region.
+///
+/// Example: [`crate`].
 pub trait Region: Clone + Send + Sync {
     /// Lends slices; exclusive.
     type Window: AsRef<[u8]> + AsMut<[u8]> + Send;
@@ -272,6 +280,8 @@ pub trait Region: Clone + Send + Sync {
 /// Memory that others may change meanwhile, reached by copying words.
 ///
 /// Offsets are bytes from the start of what was lent.
+///
+/// Example: [`crate`].
 pub trait Shared: Clone + Send + Sync {
     /// Length in bytes.
     fn len_bytes(&self) -> usize;

@@ -7,6 +7,8 @@
 //! Kernel counterpart: `validate_range` semantics of `ioctl_userfaultfd(2)`.
 
 /// A page number: address divided by the page size.
+///
+/// Example: [`Limits`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Page(u64);
 
@@ -31,6 +33,8 @@ impl Page {
 }
 
 /// A half-open, non-empty range of pages, `[start, end)`.
+///
+/// Example: [`Limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PageRange {
     start: Page,
@@ -101,6 +105,17 @@ impl PageRange {
 }
 
 /// The shape of the address space, in bytes.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_engine::{Limits, Page, RangeError};
+///
+/// let range = Limits::X86_64.parse(0x10_000, 0x2000, false).unwrap();
+/// assert_eq!((range.start(), range.pages()), (Page::new(16), 2));
+/// assert!(range.contains(Page::new(17)) && !range.contains(range.end()));
+/// assert_eq!(Limits::X86_64.parse(0x10_001, 0x2000, false), Err(RangeError::StartUnaligned));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The page size is `1 << page_shift` bytes.
@@ -112,6 +127,8 @@ pub struct Limits {
 }
 
 /// Why a `(start, len)` pair is not a range; all are `EINVAL`.
+///
+/// Example: [`Limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RangeError {

@@ -13,6 +13,8 @@ use crate::registration::register::RegisterError;
 use crate::registration::unregister::UnregisterError;
 
 /// Any error of the engine's.
+///
+/// Example: [`errno`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineError {
     /// Of a range argument.
@@ -55,6 +57,17 @@ from!(
 );
 
 /// What the descriptor answers for an error.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_abi::Errno;
+/// use userfault_engine::{FillStop, OpenError, ReadError, errno};
+///
+/// assert_eq!(errno(OpenError::NotPermitted), Errno::EPERM);
+/// assert_eq!(errno(FillStop::Exists), Errno::EEXIST);
+/// assert_eq!(errno(ReadError::Empty), Errno::EAGAIN);
+/// ```
 #[must_use]
 pub fn errno(error: impl Into<EngineError>) -> Errno {
     match error.into() {

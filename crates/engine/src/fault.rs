@@ -13,6 +13,8 @@ use crate::wait::slots::WaiterId;
 use crate::wait::{Phase, Place, Waiter};
 
 /// What the embedder is prepared to do about a fault.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// The access cannot be repeated: it fails unless it can go on.
@@ -27,6 +29,8 @@ pub enum Patience {
 }
 
 /// On whose behalf memory is accessed.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A load or store of the program.
@@ -36,6 +40,8 @@ pub enum Origin {
 }
 
 /// An access that could not complete.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// The exact byte.
@@ -51,6 +57,8 @@ pub struct Access {
 }
 
 /// What the embedder is to do.
+///
+/// Example: [`crate`].
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

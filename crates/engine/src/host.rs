@@ -14,6 +14,8 @@ use crate::page::PageState;
 ///
 /// `with` acquires on entry and releases on exit, as every mutex does; the wake-up argument in
 /// `wait/mod.rs` relies on it.
+///
+/// Example: [`crate`].
 pub trait Lock<T> {
     /// Wraps `value`.
     fn new(value: T) -> Self;
@@ -31,6 +33,8 @@ pub trait Lock<T> {
 /// # Ordering
 ///
 /// `get` acquires; a successful `swap` releases.
+///
+/// Example: [`StateTable`](crate::StateTable).
 pub trait Pages {
     /// The page's state; a page that was never stored is [`PageState::Missing`].
     fn get(&self, page: Page) -> PageState;
@@ -43,6 +47,8 @@ pub trait Pages {
 }
 
 /// A vector of fixed capacity; it never allocates once it was made.
+///
+/// Example: [`crate`].
 pub trait Storage<T> {
     /// What has been pushed.
     fn as_slice(&self) -> &[T];
@@ -59,6 +65,8 @@ pub trait Storage<T> {
 }
 
 /// The world the engine runs in.
+///
+/// Example: [`crate`].
 pub trait Embedder {
     /// The lock around the engine's state; there is exactly one.
     type Lock<T>: Lock<T>;

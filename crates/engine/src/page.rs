@@ -25,6 +25,15 @@ use crate::host::Pages;
 /// 1. `Present` and `WriteProtected` are stored only after the page became accessible (C0 before
 ///    C1 of the ordering argument), and left only through `Changing`.
 /// 2. Only who moved a page into `Filling…`, `Changing` or `Installing` moves it out again.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_engine::PageState;
+///
+/// assert!(PageState::Filling.is_claimed() && PageState::Filling.is_absent());
+/// assert_eq!(PageState::from_byte(PageState::Poisoned.to_byte()), PageState::Poisoned);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PageState {
@@ -116,6 +125,8 @@ impl PageState {
 }
 
 /// A byte that can be compared and exchanged; lets the same table run on loom's atomics.
+///
+/// Example: [`StateTable`].
 pub trait AtomicByte {
     /// Load, acquire.
     fn load_acquire(&self) -> u8;
@@ -144,6 +155,18 @@ impl AtomicByte for core::sync::atomic::AtomicU8 {
 ///
 /// The byte of a page is loaded with acquire and exchanged with release: who reads `Present` also
 /// sees the contents (C1 and J2 of `wait/mod.rs`, checked by `tests/loom.rs`).
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::AtomicU8;
+/// use userfault_engine::{Page, PageState, Pages, StateTable};
+///
+/// let table = StateTable::new(Page::new(16), [const { AtomicU8::new(0) }; 4]);
+/// assert_eq!(table.get(Page::new(17)), PageState::Missing);
+/// table.swap(Page::new(17), PageState::Missing, PageState::Filling).unwrap();
+/// assert_eq!(table.swap(Page::new(17), PageState::Missing, PageState::Filling), Err(PageState::Filling));
+/// ```
 #[derive(Debug)]
 pub struct StateTable<B> {
     first: Page,

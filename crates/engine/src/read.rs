@@ -18,6 +18,8 @@ use crate::wait::{Phase, Waiter};
 const BATCH: usize = 32;
 
 /// Why nothing was read.
+///
+/// Example: [`errno`](crate::errno()).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -33,6 +35,8 @@ pub enum ReadError {
 
 /// Messages on their way to a reader; [`AddressSpace::delivered`] or [`AddressSpace::give_back`]
 /// ends it.
+///
+/// Example: [`crate`].
 #[must_use = "say whether the messages were delivered"]
 #[derive(Debug)]
 pub struct Taken {

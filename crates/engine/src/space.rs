@@ -22,6 +22,8 @@ use crate::wait::slots::{Slot, Slots, WaiterId};
 use crate::wait::{Place, Waiter};
 
 /// How many records of each kind there can be.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacities {
     /// Threads asleep at a time.
@@ -33,6 +35,8 @@ pub struct Capacities {
 }
 
 /// Everything that userfaultfd knows about one address space.
+///
+/// Example: [`crate`].
 pub struct AddressSpace<E: Embedder> {
     pub(crate) state: E::Lock<State<E>>,
     pub(crate) pages: E::Pages,

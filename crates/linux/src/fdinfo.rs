@@ -16,6 +16,19 @@ use crate::context::system;
 const ENABLED: u64 = 1 << 31;
 
 /// The lines of `fdinfo` that are about userfaultfd.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_linux::{FdInfo, Uffd};
+///
+/// assert!(FdInfo::of(std::fs::File::open("/dev/null")?).is_err());
+/// if let Ok(uffd) = Uffd::open(&Default::default()) {
+///     let info = uffd.info()?;
+///     assert_eq!((info.pending, info.total), (0, 0));
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FdInfo {
     /// Faults that nobody has read.

@@ -27,6 +27,33 @@ use crate::sys;
 /// cheap handle.
 ///
 /// `AsFd` is the file: another process that maps it sees the same contents. Its length is sealed.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::abi::ContinueModes;
+/// use userfault_client::{Event, Features, Options, RegisterModes, Shared as _, Uffd as _, UffdError, Wait};
+/// use userfault_linux::Uffd;
+///
+/// let options = Options { require: Features::MINOR_SHMEM, ..Options::default() };
+/// let Ok(uffd) = Uffd::open(&options) else {
+///     return Ok(()); // refused here
+/// };
+/// let region = uffd.map_shared(1, RegisterModes::MINOR)?;
+/// region.populate(0, &vec![7; region.page_size()])?; // in the file, not mapped
+/// let memory = region.shared(0..1)?;
+/// let reader = std::thread::spawn(move || {
+///     let mut byte = [0];
+///     memory.read(5, &mut byte);
+///     byte
+/// });
+/// let mut events = Vec::new();
+/// uffd.read(Wait::Forever, &mut events)?;
+/// assert!(matches!(events[0], Event::Fault(fault) if region.page_at(fault.address) == Some(0)));
+/// let _all_done = region.continue_pages(0..1, ContinueModes::NONE)?;
+/// assert_eq!(reader.join().unwrap(), [7]);
+/// # Ok::<(), UffdError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct FileRegion {
     pages: Arc<Pages>,

@@ -21,6 +21,8 @@ use crate::sys::{self, Elsewhere, Home, Span};
 /// The context of a forked child, as it was read: an open descriptor, closed on drop.
 ///
 /// When it is closed, the child's missing pages read as zeros.
+///
+/// Example: [`Foreign`].
 #[derive(Debug)]
 pub struct Forked {
     descriptor: OwnedFd,
@@ -63,6 +65,31 @@ impl From<Forked> for OwnedFd {
 ///
 /// Addresses are that process's, in bytes. It may be gone: fills then stop with
 /// [`Gone`](userfault_client::Stopped::Gone), there is no other notice (`m/close/exit`).
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::abi::CopyModes;
+/// use userfault_client::{Event, UffdError, Wait};
+/// use userfault_linux::Forked;
+///
+/// /// Answers for a forked child, with what `contents` has for each page, until it is gone.
+/// fn serve_child(child: Forked, contents: impl Fn(u64) -> Vec<u8>) -> Result<(), UffdError> {
+///     let child = child.into_foreign()?;
+///     let mut events = Vec::new();
+///     loop {
+///         child.read(Wait::Forever, &mut events)?;
+///         for event in events.drain(..) {
+///             let Event::Fault(fault) = event else { continue };
+///             let page = fault.address & !0xfff;
+///             let progress = child.copy(page, &contents(page), CopyModes::NONE)?;
+///             if progress.stopped_by == Some(userfault_client::Stopped::Gone) {
+///                 return Ok(());
+///             }
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Foreign {
     context: Context,

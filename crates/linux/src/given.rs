@@ -20,6 +20,8 @@ use crate::read::set_nonblocking;
 use crate::sys;
 
 /// How far a given descriptor is.
+///
+/// Example: [`Received`].
 #[derive(Clone, Debug)]
 pub enum Handshake {
     /// Whoever made it did the handshake; which features are on is read from `/proc/self/fdinfo`.
@@ -59,6 +61,26 @@ fn is_enabled(descriptor: BorrowedFd<'_>) -> Result<bool, UffdError> {
 }
 
 /// What came over a socket.
+///
+/// # Examples
+///
+/// ```
+/// use std::os::unix::net::UnixStream;
+/// use userfault_client::UffdError;
+/// use userfault_linux::{Foreign, Handshake, Received};
+///
+/// /// Takes the descriptor that comes with a line of text.
+/// fn receive(socket: &UnixStream) -> Result<Option<Foreign>, UffdError> {
+///     let mut received = Received::receive(socket, |bytes| bytes.ends_with(b"\n"))?;
+///     received.take_userfaultfd().map(|descriptor| Foreign::from_fd(descriptor, &Handshake::Done)).transpose()
+/// }
+///
+/// // One end has a line to send, and no descriptor.
+/// let (near, far) = UnixStream::pair()?;
+/// std::io::Write::write_all(&mut &far, b"here it is\n")?;
+/// assert!(receive(&near)?.is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Received {
     /// The bytes, at least as many as the receiver wanted.

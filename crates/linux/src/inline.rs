@@ -97,6 +97,8 @@ pub(crate) struct Here {
 }
 
 /// Has faulting threads answer themselves, for as long as it lives: see [`Region::answer_inline`].
+///
+/// Example: [`Region::answer_inline`](crate::Region::answer_inline).
 #[must_use = "dropped, it ends the inline answers"]
 pub struct Inline {
     slot: &'static Slot,

@@ -22,6 +22,8 @@ use crate::fdinfo::FdInfo;
 use crate::sys::{self, Span};
 
 /// A way to obtain a descriptor.
+///
+/// Example: [`probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Way {
@@ -133,6 +135,8 @@ impl fmt::Display for Way {
 }
 
 /// What came of one way of opening.
+///
+/// Example: [`probe`].
 #[derive(Clone, Debug)]
 pub struct Probe {
     /// The way.
@@ -142,6 +146,17 @@ pub struct Probe {
 }
 
 /// Tries every way of opening and what its descriptors can do, and closes everything again.
+///
+/// # Examples
+///
+/// ```
+/// for probe in userfault_linux::probe() {
+///     match probe.outcome {
+///         Ok(offered) => println!("{}: {}", probe.way, offered.available),
+///         Err(refusal) => println!("{refusal}"),
+///     }
+/// }
+/// ```
 #[must_use]
 pub fn probe() -> Vec<Probe> {
     Way::ALL

@@ -19,6 +19,8 @@ use crate::sys::Source;
 /// Private memory that is registered with a [`Uffd`](crate::Uffd); a cheap handle.
 ///
 /// It holds the descriptor: as long as a region or a window lives, missing pages stay missing.
+///
+/// Example: [`Uffd`](crate::Uffd).
 #[derive(Clone, Debug)]
 pub struct Region {
     pages: Arc<Pages>,
@@ -252,6 +254,8 @@ impl userfault_client::Region for Region {
 ///     Ok(())
 /// }
 /// ```
+///
+/// Example: [`Uffd`](crate::Uffd).
 #[derive(Debug)]
 pub struct Window {
     // Dropped in this order.
@@ -301,6 +305,8 @@ impl AsMut<[u8]> for Window {
 }
 
 /// Pages of a region, lent for copying in and out; cheap to clone.
+///
+/// Example: [`Uffd`](crate::Uffd).
 #[derive(Clone, Debug)]
 pub struct Shared {
     // Dropped in this order.

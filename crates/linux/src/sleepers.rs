@@ -197,6 +197,12 @@ fn of_handed(handed: Handed, is_read: bool) -> Sleeper {
 ///
 /// Neither allocates nor waits for anything that a sleeper may hold, `malloc` and `stderr` included; not for
 /// signal handlers. For [`userfault_signal::on_signal`].
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(userfault_linux::print_sleepers(), 0);
+/// ```
 pub fn print_sleepers() -> usize {
     let mut count = 0;
     // Without /proc there is nothing to be seen, and nobody to tell.

@@ -53,6 +53,7 @@ pub(crate) const BATCH: usize = 32;
 /// # Source
 ///
 /// `userfaultfd(2)`.
+/// Example: [`raw`](crate::raw).
 pub fn create(flags: OpenFlags) -> Result<OwnedFd, Errno> {
     let flags = UserfaultfdFlags::from_bits_retain(flags.bits());
     // SAFETY: the call takes flags and touches no memory; the result is owned.
@@ -68,6 +69,7 @@ pub fn create(flags: OpenFlags) -> Result<OwnedFd, Errno> {
 /// # Source
 ///
 /// `userfaultfd(2)`; observed on 6.18: the device's permission replaces every other.
+/// Example: [`raw`](crate::raw).
 pub fn create_from_device(device: BorrowedFd<'_>, flags: OpenFlags) -> Result<OwnedFd, Errno> {
     let by_value = usize::try_from(flags.bits()).map_err(|_| Errno::EINVAL)?;
     if !is_misc_device(device) {
@@ -109,6 +111,7 @@ fn is_misc_device(device: BorrowedFd<'_>) -> bool {
 /// # Source
 ///
 /// `ioctl(2)`, `ioctl_userfaultfd(2)`.
+/// Example: [`raw`](crate::raw).
 pub unsafe fn ioctl(descriptor: BorrowedFd<'_>, request: u32, argument: *mut u8) -> Result<i32, Errno> {
     // Through `syscall`, because the type of libc's request parameter differs between C libraries.
     // SAFETY: the caller answers for `argument`.

@@ -115,6 +115,8 @@ impl<T: Debug> Debug for Fixed<T> {
 /// # Safety
 ///
 /// Zeroed memory of the size and alignment of the type is a valid value of it.
+///
+/// Example: [`Zeroed`].
 pub unsafe trait ZeroIsValid {}
 
 macro_rules! zero_is_valid {

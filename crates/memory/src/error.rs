@@ -5,6 +5,8 @@ use std::fmt::{Display, Formatter, Result as Written};
 use std::io;
 
 /// Why memory could not be mapped. Nothing is mapped after it.
+///
+/// Example: [`Mapping`](crate::Mapping).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MapError {
@@ -53,6 +55,8 @@ impl Display for MapError {
 impl Error for MapError {}
 
 /// Why a byte range does not name pages of a mapping.
+///
+/// Example: [`Advice`](crate::Advice).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RangeError {
@@ -94,6 +98,8 @@ impl Display for RangeError {
 impl Error for RangeError {}
 
 /// Why a part of a mapping could not be lent. The claims are unchanged after it.
+///
+/// Example: [`Mapping`](crate::Mapping).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LendError {
@@ -145,6 +151,8 @@ impl From<RangeError> for LendError {
 }
 
 /// Why an access to shared memory did not happen. No byte is copied.
+///
+/// Example: [`Shared`](crate::Shared).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccessError {
@@ -173,6 +181,8 @@ impl Display for AccessError {
 impl Error for AccessError {}
 
 /// Why the kernel did not take a piece of advice.
+///
+/// Example: [`Advice`](crate::Advice).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AdviseError {
@@ -222,6 +232,8 @@ impl From<RangeError> for AdviseError {
 }
 
 /// Why contents were not discarded.
+///
+/// Example: [`Window`](crate::Window).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiscardError {

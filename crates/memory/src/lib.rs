@@ -19,7 +19,28 @@
 //!
 //! Separate from the providers because each of them, and the pager, lends memory in the same way.
 //!
+//! For those who build a provider or a pager: `userfault-process` and `userfault-linux` lend their regions by it. Of use
+//! to every program are [`populate`] and [`populate_mut`], which `userfault` re-exports.
+//!
 //! Kernel counterpart: `mm_struct` and `vm_area_struct`, as far as one mapping needs them.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::sync::Arc;
+//! use userfault_memory::{Mapping, Protection, page_size};
+//!
+//! let mapping = Arc::new(Mapping::reserve(4 * page_size(), Protection::ReadWrite)?);
+//! let mut window = mapping.window(0..2 * page_size())?; // slices, for nobody else meanwhile
+//! window.as_mut_slice()[7] = 42;
+//! let shared = mapping.shared(2 * page_size()..4 * page_size())?; // copies, for any number
+//! shared.write(0, window.as_slice())?;
+//! let mut byte = [0];
+//! shared.read(7, &mut byte)?;
+//! assert_eq!(byte, [42]);
+//! assert!(mapping.shared(0..page_size()).is_err(), "the window is exclusive");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod arena;
 mod child;

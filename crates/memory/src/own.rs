@@ -61,6 +61,18 @@ impl Drop for Entry {
 }
 
 /// Says that a provider has mapped `range` for itself, for the rest of the process.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_memory::{FaultsBy, Survey, SurveyError, Unfit, is_own_for_ever, page_size};
+///
+/// let table = vec![0_u8; 64 * page_size()].leak();
+/// let start = table.as_ptr().addr().next_multiple_of(page_size());
+/// is_own_for_ever(start..start + page_size());
+/// let refused = Survey::of(&(start..start + page_size()), FaultsBy::Kernel).unwrap_err();
+/// assert!(matches!(refused, SurveyError::Unfit { why: Unfit::Own, .. }));
+/// ```
 pub fn is_own_for_ever(range: Range<usize>) {
     std::mem::forget(Entry::enter(range));
 }

@@ -20,6 +20,8 @@ const SWAPPED: u64 = 1 << 62;
 const GUARD: u64 = 1 << 58;
 
 /// What is behind a page.
+///
+/// Example: [`Pagemap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
     /// Nothing: its first touch finds zeros, or a fault.
@@ -44,6 +46,21 @@ impl Holds {
 }
 
 /// Reads what is behind pages of this process.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use userfault_memory::{Holds, Mapping, Pagemap, Protection, page_size};
+///
+/// let mapping = Arc::new(Mapping::reserve(3 * page_size(), Protection::ReadWrite)?);
+/// mapping.window(page_size()..2 * page_size())?.as_mut_slice()[0] = 1;
+/// let (base, mut runs) = (mapping.base(), Vec::new());
+/// Pagemap::open()?.runs(base..base + mapping.len(), |run, holds| runs.push((run.start - base, holds)))?;
+/// let expected = [(0, Holds::Nothing), (page_size(), Holds::Contents), (2 * page_size(), Holds::Nothing)];
+/// assert_eq!(runs, expected);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Pagemap {
     file: File,

@@ -20,6 +20,13 @@ use crate::range::PageRange;
 /// The page size of this machine, in bytes.
 ///
 /// Async-signal-safe once it has been called outside of a handler; every [`Mapping`](crate::Mapping) does so.
+///
+/// # Examples
+///
+/// ```
+/// let size = userfault_memory::page_size();
+/// assert!(size.is_power_of_two() && size >= 4096);
+/// ```
 #[must_use]
 pub fn page_size() -> usize {
     // Relaxed: one value that never changes, published by itself.
@@ -37,6 +44,8 @@ pub fn page_size() -> usize {
 }
 
 /// What a fresh mapping allows.
+///
+/// Example: [`Mapping`](crate::Mapping).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
     /// Nothing: every touch faults.
@@ -58,6 +67,15 @@ impl Protection {
 }
 
 /// A piece of advice to the kernel about pages.
+///
+/// ```
+/// use userfault_memory::{Advice, AdviseError, Mapping, Protection, page_size};
+///
+/// let mapping = Mapping::reserve(4 * page_size(), Protection::ReadWrite)?;
+/// mapping.advise(0..2 * page_size(), Advice::DontDump)?;
+/// assert!(matches!(mapping.advise(0..1, Advice::DontDump), Err(AdviseError::Range(_))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Advice {

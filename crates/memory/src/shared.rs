@@ -44,6 +44,22 @@ const WORD: usize = size_of::<u64>();
 ///
 /// Accesses are plain loads and stores for the machine: they fault as such, at the address of the aligned
 /// 8-byte word that holds the first byte, low words first.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use userfault_memory::{AccessError, Mapping, Protection, page_size};
+///
+/// let mapping = Arc::new(Mapping::reserve(page_size(), Protection::ReadWrite)?);
+/// let (writer, reader) = (mapping.shared(mapping.range())?, mapping.shared(mapping.range())?);
+/// writer.write(3, b"words")?;
+/// let mut bytes = [0; 7];
+/// reader.read(2, &mut bytes)?;
+/// assert_eq!(&bytes, b"\0words\0");
+/// assert!(matches!(reader.read(page_size(), &mut bytes), Err(AccessError::OutOfBounds { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Shared {
     loan: Arc<Loan>,

@@ -64,6 +64,19 @@ use crate::range::PageRange;
 /// let window = mapping.window(0..page_size()).unwrap();
 /// let second = window.clone();
 /// ```
+///
+/// ```
+/// use std::sync::Arc;
+/// use userfault_memory::{Mapping, Protection, page_size};
+///
+/// let mapping = Arc::new(Mapping::reserve(2 * page_size(), Protection::ReadWrite)?);
+/// let (mut first, second) = mapping.window(mapping.range())?.split_at(page_size());
+/// first.as_mut_slice().fill(7);
+/// assert_eq!((first.as_slice()[0], second.as_slice()[0]), (7, 0));
+/// first.discard_plain(0..page_size())?;
+/// assert_eq!(first.as_slice()[0], 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Window {
     mapping: Arc<Mapping>,

@@ -27,6 +27,23 @@ use crate::states::{LIMITS, PAGE_SIZE};
 use crate::uffd::open_context;
 
 /// An open context, spoken to as one speaks to a descriptor. Dropping it is the last close.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_abi::{Api, OpenFlags, PollEvents, request};
+/// use userfault_process::raw::{Descriptor, Privilege, Protocol};
+///
+/// let flags = OpenFlags::NONBLOCK | OpenFlags::USER_MODE_ONLY;
+/// let descriptor = Descriptor::open(flags, Protocol::Modern, Privilege::UserModeOnly)?;
+/// assert_eq!(descriptor.poll(), PollEvents::ERR, "before the handshake");
+/// let mut api = Api { api: request::UFFD_API, ..Api::default() }.encode();
+/// // SAFETY: the structure is `api`, which nobody else looks at.
+/// unsafe { descriptor.ioctl(request::API, api.as_mut_ptr().expose_provenance())? };
+/// assert_ne!(Api::decode(&api).unwrap().features, 0);
+/// assert_eq!(descriptor.poll(), PollEvents::NONE);
+/// # Ok::<(), userfault_abi::Errno>(())
+/// ```
 pub struct Descriptor {
     host: &'static Host,
     context: ContextId,
@@ -296,6 +313,16 @@ impl Drop for Descriptor {
 /// Plain private memory that contexts of this process can register; unmapped on drop.
 ///
 /// The caller reaches it by address, with what that implies.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_process::raw::Memory;
+///
+/// let memory = Memory::map(4)?;
+/// assert_eq!(memory.len(), 4 * 4096);
+/// # Ok::<(), userfault_abi::Errno>(())
+/// ```
 pub struct Memory {
     host: &'static Host,
     tag: u32,

@@ -60,6 +60,18 @@ pub(crate) fn check_handler() -> Result<(), UffdError> {
 /// their arguments: so it is no [`UffdError::HandlerReplaced`]. Forgotten as soon as there is another one.
 ///
 /// Does nothing where ours is installed, or none.
+///
+/// ```
+/// use userfault_client::UffdError;
+/// use userfault_process::{accept_handler, check_signals};
+///
+/// // After a library was loaded that installs a handler, which is known to call the one it replaced:
+/// if let Err(UffdError::HandlerReplaced { .. }) = check_signals() {
+///     accept_handler();
+/// }
+/// check_signals()?;
+/// # Ok::<(), UffdError>(())
+/// ```
 pub fn accept_handler() {
     if let Err(Replaced::ByHandler { address, .. }) = still_installed(Signal::Segv) {
         ACCEPTED.store(address, Relaxed);

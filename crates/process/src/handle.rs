@@ -22,6 +22,8 @@ use crate::uffd::Context;
 /// Memory that is registered with a [`Uffd`](crate::Uffd) of this process; a cheap handle.
 ///
 /// It holds the context: as long as a region or a window lives, missing pages stay missing.
+///
+/// Example: [`crate`].
 #[derive(Clone, Debug)]
 pub struct Region {
     pub(crate) pages: Arc<Pages>,
@@ -92,6 +94,8 @@ impl Drop for Pages {
 }
 
 /// Lends slices of a region; exclusive.
+///
+/// Example: [`crate`].
 #[derive(Debug)]
 pub struct Window {
     // Dropped in this order: the mapping outlives its registration, never the other way round.
@@ -100,6 +104,8 @@ pub struct Window {
 }
 
 /// Copies in and out of a region; any number.
+///
+/// Example: [`crate`].
 #[derive(Clone, Debug)]
 pub struct Shared {
     shared: Lent<memory::Shared>,

@@ -125,6 +125,19 @@ impl Wishes {
 /// # Errors
 ///
 /// [`UffdError::System`] with `EBUSY` after the first open: the host works already.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::Options;
+/// use userfault_process::{Tuning, Uffd, statistics, tune};
+///
+/// tune(Tuning { mapping_budget: Some(1000), ..Tuning::default() })?;
+/// let _uffd = Uffd::open(&Options::default())?;
+/// assert_eq!(statistics().unwrap().mapping_budget, 1000);
+/// assert!(tune(Tuning::default()).is_err(), "too late");
+/// # Ok::<(), userfault_client::UffdError>(())
+/// ```
 pub fn tune(tuning: Tuning) -> Result<(), UffdError> {
     let _turn = OPENING.take();
     if Host::get().is_some() {

@@ -16,7 +16,44 @@
 //! What it cannot do: a *system call* on a missing page fails with `EFAULT` instead of waiting (H32), as
 //! with `UFFD_USER_MODE_ONLY`.
 //!
+//! Programs use `userfault`, which takes this provider where the kernel's is refused, and has monitors. This crate alone is
+//! for those who want it in any case, with nothing else, or its settings ([`tune`], [`statistics`]).
+//!
 //! Kernel counterpart: the page-fault path and `mm/`.
+//!
+//! # Examples
+//!
+//! ```
+//! use userfault_client::{Event, FaultKind, Options, Region as _, RegisterModes, Uffd as _, Wait, WriteProtect};
+//! use userfault_process::Uffd;
+//!
+//! let uffd = Uffd::open(&Options::default())?;
+//! let region = uffd.map(2, RegisterModes::MISSING | RegisterModes::WP)?;
+//! region.copy(1, &vec![1; region.page_size()])?.complete()?;
+//! region.writeprotect(1..2, WriteProtect::Protect)?;
+//!
+//! let mut window = region.window(0..2)?;
+//! let page_size = region.page_size();
+//! let writer = std::thread::spawn(move || {
+//!     window.as_mut_slice()[page_size] += 1;
+//!     (window.as_slice()[0], window.as_slice()[page_size])
+//! });
+//! let (mut events, mut kinds) = (Vec::new(), Vec::new());
+//! while kinds.len() < 2 {
+//!     uffd.read(Wait::Forever, &mut events)?;
+//!     for event in events.drain(..) {
+//!         let Event::Fault(fault) = event else { continue };
+//!         kinds.push(fault.kind);
+//!         match fault.kind {
+//!             FaultKind::WriteProtect => region.writeprotect(1..2, WriteProtect::Lift)?,
+//!             _ => drop(region.copy(0, &vec![7; page_size])?),
+//!         }
+//!     }
+//! }
+//! assert_eq!(kinds, [FaultKind::WriteProtect, FaultKind::Missing]);
+//! assert_eq!(writer.join().unwrap(), (7, 2));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod adopt;
 mod bell;

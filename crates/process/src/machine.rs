@@ -24,6 +24,8 @@ use crate::writer::Writer;
 const RECENT: usize = 64;
 
 /// Settings for unusual machines and for tests; in force if given before the first open.
+///
+/// Example: [`tune`](crate::tune()).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
     /// At most this many mappings; `None` for half of what `vm.max_map_count` leaves.

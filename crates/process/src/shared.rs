@@ -38,6 +38,22 @@ use crate::sys::{self, Span};
 use crate::uffd::Uffd;
 
 /// Registered pages of shared memory, made by [`Uffd::map_shared`] or [`Uffd::adopt_shared`]; a cheap handle.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::abi::CopyModes;
+/// use userfault_client::{Options, RegisterModes, Shared as _, Uffd as _};
+/// use userfault_process::Uffd;
+///
+/// let uffd = Uffd::open(&Options::default())?;
+/// let region = uffd.map_shared(2, RegisterModes::MISSING)?;
+/// region.copy(1, &vec![7; region.page_size()], CopyModes::NONE)?.complete()?;
+/// let mut byte = [0];
+/// region.shared(1..2)?.read(5, &mut byte);
+/// assert_eq!(byte, [7]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct FileRegion {
     pages: Arc<Pages>,

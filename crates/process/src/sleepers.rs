@@ -115,6 +115,12 @@ impl Host {
 ///
 /// Neither allocates nor waits for anything that a sleeper may hold, `malloc` and `stderr` included; not for
 /// signal handlers. For [`userfault_signal::on_signal`].
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(userfault_process::print_sleepers(), 0);
+/// ```
 pub fn print_sleepers() -> usize {
     let Some(host) = Host::get() else { return 0 };
     let mut count = 0;

@@ -27,6 +27,8 @@ use crate::states::PAGE_SIZE;
 ///
 /// The context ends when the last handle and the last region are gone: missing pages then read as
 /// zeros, which is why regions keep it.
+///
+/// Example: [`crate`].
 #[derive(Clone, Debug)]
 pub struct Uffd {
     context: Arc<Context>,
@@ -59,6 +61,8 @@ impl std::ops::Deref for HostRef {
 }
 
 /// What the host has in use.
+///
+/// Example: [`statistics`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statistics {
     /// Threads asleep in faults.
@@ -72,6 +76,18 @@ pub struct Statistics {
 }
 
 /// What the host has in use; `None` before the first open, and in a forked child.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_client::Options;
+/// use userfault_process::{Uffd, statistics};
+///
+/// assert_eq!(statistics(), None, "nothing was opened yet");
+/// let _uffd = Uffd::open(&Options::default())?;
+/// assert_eq!(statistics().unwrap().asleep, 0);
+/// # Ok::<(), userfault_client::UffdError>(())
+/// ```
 #[must_use]
 pub fn statistics() -> Option<Statistics> {
     let host = Host::get()?;

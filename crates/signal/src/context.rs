@@ -29,6 +29,8 @@ const NO_ACCESS: c_int = 2;
 const MEMORY_ERROR_ELSEWHERE: c_int = 5;
 
 /// A SIGSEGV or SIGBUS, inside its handler. Every method is async-signal-safe.
+///
+/// Example: [`crate`].
 #[derive(Debug)]
 pub struct FaultContext<'handler> {
     pub(crate) signal: Signal,

@@ -7,6 +7,8 @@ use std::io;
 use crate::handler::Signal;
 
 /// Why a handler was not installed. The disposition is unchanged after it.
+///
+/// Example: [`crate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InstallError {
@@ -34,6 +36,8 @@ impl Display for InstallError {
 impl Error for InstallError {}
 
 /// Why our handler does not get its signal.
+///
+/// Example: [`crate`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Replaced {
@@ -84,6 +88,8 @@ impl Display for Replaced {
 impl Error for Replaced {}
 
 /// Why nothing waits for a signal. Nothing was installed.
+///
+/// Example: [`on_signal`](crate::on_signal()).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -130,6 +136,8 @@ impl Display for RequestError {
 impl Error for RequestError {}
 
 /// Why a thread got no alternate stack. The old one stays.
+///
+/// Example: [`AlternateStack`](crate::AlternateStack).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StackError {

@@ -37,6 +37,8 @@ use crate::sys::{self, Action};
 use crate::turn::Turn;
 
 /// A signal that a fault raises.
+///
+/// Example: [`crate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// An access that no mapping, or its protection, allows.
@@ -73,6 +75,8 @@ impl Display for Signal {
 }
 
 /// What a handler made of a fault.
+///
+/// Example: [`crate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Disposition {
@@ -90,6 +94,8 @@ pub enum Disposition {
 /// allocate or free, takes no lock and waits for nothing that the interrupted code may hold, does not
 /// panic, initialises no thread local, and needs less than 4 KiB of stack where
 /// [`FaultContext::has_large_stack`] says no.
+///
+/// Example: [`crate`].
 pub unsafe trait FaultHandler {
     /// Looks at a fault. Signals that somebody sent are not shown.
     fn handle(context: &mut FaultContext<'_>) -> Disposition;
@@ -179,6 +185,8 @@ impl Previous {
 /// # Blocking
 ///
 /// Takes a lock: not for handlers.
+///
+/// Example: [`crate`].
 pub fn install<H: FaultHandler>(signal: Signal) -> Result<(), InstallError> {
     let _installing = INSTALLING.take();
     let slot = signal.slot();
@@ -220,6 +228,8 @@ fn is_entry(action: &Action) -> bool {
 /// # Errors
 ///
 /// [`Replaced`] says what it does instead.
+///
+/// Example: [`crate`].
 pub fn still_installed(signal: Signal) -> Result<(), Replaced> {
     if signal.slot().handlers.iter().all(|place| place.get().is_none()) {
         return Err(Replaced::NeverInstalled(signal));
@@ -233,6 +243,8 @@ pub fn still_installed(signal: Signal) -> Result<(), Replaced> {
 }
 
 /// The address of the handler that `signal` has now, ours or another; `None` if it has none. Async-signal-safe.
+///
+/// Example: [`crate`].
 #[must_use]
 pub fn handler_address(signal: Signal) -> Option<usize> {
     let address = sys::action(signal).ok()?.handler;

@@ -32,6 +32,8 @@ pub use sources::{Bytes, FileBytes, ReadError, Zeros};
 /// The contents cannot be had inline, or not now: the monitor is to be asked.
 ///
 /// Says nothing of the reason: the monitor's own source meets it again in an ordinary thread, and reports it.
+///
+/// Example: [`InlineSource`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AskMonitor;
 
@@ -49,6 +51,32 @@ pub struct AskMonitor;
 /// * needs less than 16 KiB of stack;
 /// * does not touch the memory whose contents it brings: that would be a fault within its own answer;
 /// * may be called by several threads at once.
+///
+/// # Examples
+///
+/// ```
+/// use std::ops::Range;
+/// use userfault_signal::{AskMonitor, InlineSource};
+///
+/// /// Each page is full of its own number, up to 255.
+/// struct Numbers;
+///
+/// // SAFETY: nothing but arithmetic and a fill of what is given.
+/// unsafe impl InlineSource for Numbers {
+///     fn fill(&self, pages: Range<usize>, into: &mut [u8]) -> Result<(), AskMonitor> {
+///         let page_size = into.len().checked_div(pages.len()).filter(|size| *size > 0).ok_or(AskMonitor)?;
+///         for (page, bytes) in pages.zip(into.chunks_exact_mut(page_size)) {
+///             bytes.fill(u8::try_from(page).map_err(|_| AskMonitor)?);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut into = [0; 8];
+/// assert_eq!(Numbers.fill(3..5, &mut into), Ok(()));
+/// assert_eq!(into, [3, 3, 3, 3, 4, 4, 4, 4]);
+/// assert_eq!(Numbers.fill(256..257, &mut into), Err(AskMonitor));
+/// ```
 pub unsafe trait InlineSource: Send + Sync + 'static {
     /// Writes the contents of `pages`, counted from the start of the region, to the whole of `into`, which has
     /// `pages × page_size` bytes and holds anything.

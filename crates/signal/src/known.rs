@@ -34,6 +34,8 @@ impl Drop for Known {
 }
 
 /// The first alternate stack found that this crate made and that shares an address with `range`.
+///
+/// Example: [`AlternateStack`](crate::AlternateStack).
 #[must_use]
 pub fn alternate_stack_in(range: &Range<usize>) -> Option<Range<usize>> {
     let mut known = TABLE.iter().map(|[start, end]| start.load(Relaxed)..end.load(Relaxed));

@@ -19,7 +19,48 @@
 //!
 //! Separate from the providers because two of them, and the pager, answer inline.
 //!
+//! For those who build such a provider, or share the process with one: `userfault-process` and `userfault-linux` use it.
+//! Of use to programs of `userfault` are [`AlternateStack`] and [`unblock_faults`].
+//!
 //! Kernel counterpart: `force_sig_fault`, `get_signal`, `sigreturn`.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::ptr;
+//! use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+//! use userfault_signal::{Disposition, FaultContext, FaultHandler, Signal, handler_address, install, still_installed};
+//!
+//! static PAGE: AtomicUsize = AtomicUsize::new(0);
+//!
+//! /// Allows everything on `PAGE` as soon as somebody touches it.
+//! struct Opener;
+//!
+//! // SAFETY: an atomic and a system call: nothing is allocated, locked, or waited for, and nothing panics.
+//! unsafe impl FaultHandler for Opener {
+//!     fn handle(context: &mut FaultContext<'_>) -> Disposition {
+//!         let page = PAGE.load(Relaxed);
+//!         if !context.is_page_fault() || !(page..page.wrapping_add(4096)).contains(&context.address()) {
+//!             return Disposition::NotOurs;
+//!         }
+//!         let allowed = libc::PROT_READ | libc::PROT_WRITE;
+//!         // SAFETY: the page is one that was mapped for this, below.
+//!         let answer = unsafe { libc::mprotect(ptr::with_exposed_provenance_mut(page), 4096, allowed) };
+//!         if answer == 0 { Disposition::Handled } else { Disposition::NotOurs }
+//!     }
+//! }
+//!
+//! let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+//! // SAFETY: a fresh mapping.
+//! let page = unsafe { libc::mmap(ptr::null_mut(), 4096, libc::PROT_NONE, flags, -1, 0) };
+//! PAGE.store(page.expose_provenance(), Relaxed);
+//!
+//! install::<Opener>(Signal::Segv)?;
+//! assert!(still_installed(Signal::Segv).is_ok() && handler_address(Signal::Segv).is_some());
+//! // SAFETY: mapped, and accessible once the handler has returned.
+//! unsafe { page.cast::<u8>().write_volatile(7) };
+//! # Ok::<(), userfault_signal::InstallError>(())
+//! ```
 
 mod arch;
 mod context;

@@ -12,6 +12,19 @@ use crate::sys;
 const CAPACITY: usize = 400;
 
 /// Text of limited length; what does not fit is cut off.
+///
+/// # Examples
+///
+/// ```
+/// use std::fmt::Write;
+/// use userfault_signal::Line;
+///
+/// let mut line = Line::new();
+/// write!(line, "{} pages", 3)?;
+/// assert_eq!(line.as_bytes(), b"3 pages");
+/// line.print();
+/// # Ok::<(), std::fmt::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Line {
     bytes: [u8; CAPACITY],

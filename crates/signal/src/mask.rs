@@ -14,6 +14,16 @@ use std::marker::PhantomData;
 use crate::sys;
 
 /// A set of signals, as the kernel keeps it: bit `n - 1` is signal `n`, of 64.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_signal::SignalSet;
+///
+/// let set = SignalSet::EMPTY.with(libc::SIGTERM).with(libc::SIGINT);
+/// assert!(set.contains(libc::SIGTERM) && !set.without(libc::SIGTERM).contains(libc::SIGTERM));
+/// assert!(!SignalSet::ASYNCHRONOUS.contains(libc::SIGSEGV));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SignalSet(u64);
 
@@ -90,6 +100,17 @@ impl SignalSet {
 /// ```compile_fail,E0277
 /// let token = userfault_signal::SignalsBlocked::new();
 /// std::thread::spawn(move || drop(token));
+/// ```
+///
+/// # Examples
+///
+/// ```
+/// use userfault_signal::{SignalsBlocked, is_blocked};
+///
+/// let blocked = SignalsBlocked::new();
+/// assert!(is_blocked(libc::SIGTERM) && !is_blocked(libc::SIGSEGV));
+/// drop(blocked);
+/// assert!(!is_blocked(libc::SIGTERM));
 /// ```
 #[derive(Debug)]
 #[must_use = "signals are blocked for as long as the token lives"]
@@ -171,6 +192,18 @@ impl Drop for SignalsBlocked {
 ///
 /// Left deliverable: what an instruction raises by itself (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP,
 /// SIGSYS), so that a crash of the monitor is reported as any other, and the C library's own two.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_signal::{block_all_in_this_thread, is_blocked};
+///
+/// let monitor = std::thread::spawn(|| {
+///     block_all_in_this_thread();
+///     is_blocked(libc::SIGTERM) && !is_blocked(libc::SIGSEGV)
+/// });
+/// assert!(monitor.join().unwrap());
+/// ```
 pub fn block_all_in_this_thread() {
     sys::block(SignalSet::FOR_MONITORS);
 }
@@ -179,6 +212,10 @@ pub fn block_all_in_this_thread() {
 ///
 /// For threads that were started with every signal blocked, as programs do that read theirs from a
 /// descriptor: a fault whose signal is blocked kills.
+///
+/// ```
+/// assert!(!userfault_signal::unblock_faults(), "neither was blocked");
+/// ```
 pub fn unblock_faults() -> bool {
     let before = sys::mask();
     let open = before.without(libc::SIGSEGV).without(libc::SIGBUS);
@@ -189,6 +226,8 @@ pub fn unblock_faults() -> bool {
 }
 
 /// Whether this thread blocks `signal`. A blocked SIGSEGV kills where it should fault.
+///
+/// Example: [`SignalsBlocked`].
 #[must_use]
 pub fn is_blocked(signal: c_int) -> bool {
     sys::mask().contains(signal)

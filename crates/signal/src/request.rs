@@ -27,6 +27,8 @@ static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
 /// The thread that waits for a signal, and the handler; both go when this is dropped.
+///
+/// Example: [`on_signal`].
 #[derive(Debug)]
 #[must_use = "the handler goes when this is dropped"]
 pub struct OnSignal {
@@ -42,6 +44,22 @@ pub struct OnSignal {
 ///
 /// [`RequestError`]; nothing is installed then. There is one such request at a time, and only for a signal that
 /// nobody handles.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering};
+///
+/// static WAS_ASKED: AtomicBool = AtomicBool::new(false);
+/// let request = userfault_signal::on_signal(libc::SIGUSR1, || WAS_ASKED.store(true, Ordering::Release))?;
+/// // SAFETY: takes no pointers.
+/// unsafe { libc::raise(libc::SIGUSR1) };
+/// while !WAS_ASKED.load(Ordering::Acquire) {
+///     std::thread::yield_now();
+/// }
+/// drop(request);
+/// # Ok::<(), userfault_signal::RequestError>(())
+/// ```
 pub fn on_signal(signal: c_int, work: fn()) -> Result<OnSignal, RequestError> {
     if IS_TAKEN.swap(true, Ordering::Acquire) {
         return Err(RequestError::Taken);

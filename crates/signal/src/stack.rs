@@ -23,6 +23,21 @@ use crate::sys;
 pub const LARGE_STACK_BYTES: usize = 64 * 1024;
 
 /// A large alternate stack of the calling thread, for as long as this lives.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_signal::{AlternateStack, LARGE_STACK_BYTES, alternate_stack_in};
+///
+/// let thread = std::thread::spawn(|| {
+///     let stack = AlternateStack::ensure(LARGE_STACK_BYTES)?;
+///     assert!(stack.is_new(), "the standard library gives a thread 8 KiB or so");
+///     assert!(alternate_stack_in(&(0..usize::MAX)).is_some());
+///     Ok::<(), userfault_signal::StackError>(())
+/// });
+/// thread.join().unwrap()?;
+/// # Ok::<(), userfault_signal::StackError>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "the old alternate stack comes back when this is dropped"]
 pub struct AlternateStack {

@@ -27,6 +27,8 @@ use crate::generation::fork_generation;
 pub struct Turn(AtomicU32);
 
 /// Lets the next one have its turn when dropped.
+///
+/// Example: [`Turn`].
 #[derive(Debug)]
 #[must_use = "the turn is over when this is dropped"]
 pub struct Taken<'a>(&'a Turn);

@@ -12,6 +12,19 @@ use userfault_linux as linux;
 use userfault_process as process;
 
 /// What the linux provider has, or what the process provider has.
+///
+/// # Examples
+///
+/// ```
+/// use userfault::Either;
+///
+/// let uffd = userfault::open()?;
+/// match uffd.as_either() {
+///     Either::Linux(uffd) => println!("opened by {}", uffd.way()),
+///     Either::Process(_) => println!("in this process: {:?}", userfault::process::statistics()),
+/// }
+/// # Ok::<(), userfault::OpenError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Either<L, P> {
     /// Of the kernel's own userfaultfd.
@@ -21,12 +34,18 @@ pub enum Either<L, P> {
 }
 
 /// Memory registered with a [`Uffd`](crate::Uffd); a cheap handle, see [`client::Region`].
+///
+/// Example: [`crate`].
 pub type Region = Either<linux::Region, process::Region>;
 
 /// Pages of a [`Region`], lent exclusively as slices.
+///
+/// Example: [`crate`].
 pub type Window = Either<linux::Window, process::Window>;
 
 /// Pages of a [`Region`], lent for copying in and out.
+///
+/// Example: [`crate`].
 pub type Shared = Either<linux::Shared, process::Shared>;
 
 /// Hands a call on to whichever there is.

@@ -18,6 +18,23 @@ use crate::source::{Source, SourceError};
 /// A regular file, as long as it was when it was opened, with zeros up to the end of its last page.
 ///
 /// Clones read the same open file.
+///
+/// # Examples
+///
+/// ```
+/// use userfault::{FileSource, RegisterModes, prelude::*};
+///
+/// let file = FileSource::open("/proc/self/exe")?;
+/// let len = usize::try_from(file.len_bytes())?;
+/// let uffd = userfault::open()?;
+/// let region = uffd.map(file.pages(uffd.capabilities().page_size), RegisterModes::MISSING)?;
+/// let monitor = uffd.serve(&region, file)?;
+/// let window = region.window(0..region.pages())?;
+/// let last = window.as_ref()[len - 1]; // one page is read from the file
+/// assert_eq!(std::fs::read("/proc/self/exe")?[len - 1], last);
+/// assert_eq!(monitor.join()?.pages_filled, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct FileSource {
     bytes: FileBytes,

@@ -13,6 +13,8 @@ use crate::either::Either;
 use crate::uffd::Uffd;
 
 /// Which provider to open.
+///
+/// Example: [`Builder`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Choice {
     /// The kernel's (the system call, then the device); where it is refused, the engine in this process.
@@ -56,6 +58,8 @@ impl FromStr for Choice {
 /// # Errors
 ///
 /// [`OpenError`], which prints why each provider was refused and what to do about it.
+///
+/// Example: [`crate`].
 pub fn open() -> Result<Uffd, OpenError> {
     Builder::new().open()
 }
@@ -190,6 +194,8 @@ impl Builder {
 /// A provider that was tried and not opened, and why.
 ///
 /// Prints one line for each way that was tried, with what to do about it.
+///
+/// Example: [`OpenError`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Who was asked.
@@ -214,6 +220,17 @@ impl fmt::Display for Refused {
 }
 
 /// Why no provider was opened.
+///
+/// # Examples
+///
+/// ```
+/// use userfault::{Builder, Choice, KernelFaults, Provider};
+///
+/// let builder = Builder::new().provider(Choice::Process).kernel_faults(KernelFaults::Require);
+/// let error = builder.open().unwrap_err();
+/// assert_eq!(error.refused()[0].provider, Provider::Process);
+/// assert!(error.to_string().contains("process: faults taken by the kernel: ENOSYS (38); use the linux provider"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenError {
     refused: Vec<Refused>,

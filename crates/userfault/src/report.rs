@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use userfault_signal::{Line, OnSignal, RequestError, on_signal};
 
 /// Reports are printed on the signal for as long as this lives.
+///
+/// Example: [`report_sleepers_on`].
 #[derive(Debug)]
 #[must_use = "reports end when this is dropped"]
 pub struct SleeperReport {

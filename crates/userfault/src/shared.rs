@@ -17,6 +17,8 @@ use crate::uffd::Uffd;
 /// Other processes that map the file see what is filled here, and a page that they have written is not
 /// missing. Contents are copied in and out, never lent. What only one provider has (minor faults, protection,
 /// adopting) is reached through [`Either`].
+///
+/// Example: [`Uffd::map_shared`].
 pub type FileRegion = Either<linux::FileRegion, process::FileRegion>;
 
 impl Uffd {

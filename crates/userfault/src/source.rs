@@ -13,6 +13,32 @@ use std::io;
 ///
 /// It runs in the monitor's thread. It must not touch the region it is the source of: nobody could answer
 /// that fault.
+///
+/// # Examples
+///
+/// ```
+/// use std::ops::Range;
+/// use userfault::{RegisterModes, Source, SourceError, prelude::*};
+///
+/// /// Text that is repeated for ever, whatever the page size.
+/// struct Repeated(&'static [u8]);
+///
+/// impl Source for Repeated {
+///     fn fill(&mut self, pages: Range<usize>, into: &mut [u8]) -> Result<(), SourceError> {
+///         let start = pages.start * (into.len() / pages.len());
+///         let text = self.0.iter().cycle().skip(start % self.0.len());
+///         into.iter_mut().zip(text).for_each(|(into, byte)| *into = *byte);
+///         Ok(())
+///     }
+/// }
+///
+/// let uffd = userfault::open()?;
+/// let region = uffd.map(1 << 20, RegisterModes::MISSING)?;
+/// let _monitor = uffd.serve(&region, Repeated(b"over and "))?;
+/// let window = region.window(0..region.pages())?;
+/// assert_eq!(&window.as_ref()[9_000_000..9_000_015], b"over and over a");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Source: Send + 'static {
     /// Writes the contents of `pages`, counted from the start of the region, to `into`, which has
     /// `pages × page_size` bytes, all zero.
@@ -41,6 +67,13 @@ where
 }
 
 /// Why contents cannot be had.
+///
+/// ```
+/// use userfault::SourceError;
+///
+/// let error = SourceError::Shrunk { expected: 10, found: 9 };
+/// assert!(error.to_string().starts_with("it had 10 bytes when it was opened and has 9 now"));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SourceError {

@@ -19,11 +19,15 @@ use crate::open::Refused;
 use crate::source::Source;
 
 /// The context of a forked child. Only the linux provider makes any.
+///
+/// Example: [`linux::Foreign`].
 pub type Forked = linux::Forked;
 
 /// An open userfaultfd of either provider; a cheap handle.
 ///
 /// Its operations are those of [`client::Uffd`]: `use userfault::prelude::*`.
+///
+/// Example: [`crate`].
 #[derive(Clone, Debug)]
 pub struct Uffd {
     open: Arc<Open>,

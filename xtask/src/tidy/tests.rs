@@ -1,6 +1,6 @@
 //! The parsing behind the checks, and one small tree for each way in which specification and tests may disagree.
 
-use super::{Findings, arrows, citations, sources, spec};
+use super::{Findings, arrows, citations, examples, sources, spec};
 use crate::tree::{File, Tree};
 
 fn tree(files: &[(&str, &str)]) -> Tree {
@@ -136,5 +136,54 @@ fn a_file_is_judged_by_header_size_words_unsafe_and_the_paths_it_names() {
         let mut findings = Findings::default();
         sources::check(&tree(&[(path, text)]), &mut findings);
         assert_eq!(findings.0.len(), expected, "{path} {text:?}: {:?}", findings.0);
+    }
+}
+
+#[test]
+fn a_public_item_has_an_example_or_points_to_an_item_that_has_one() {
+    let shown = "/// Shown.\n///\n/// ```\n/// a();\n/// ```\n#[derive(Debug)]\npub struct Shown;\n";
+    let cases = [
+        ("/// Bare.\npub enum Bare {}\n", 1, "nothing"),
+        (
+            "/// Example: [`Shown`].\n#[expect(\n    dead_code,\n)]\npub unsafe trait Bare {}\n",
+            0,
+            "an item with an example",
+        ),
+        ("/// Example: [the crate](`crate`), [`crate`].\npub const fn bare() {}\n", 0, "the crate"),
+        ("/// Example: [`other::Shown`](crate).\npub type Bare = u8;\n", 0, "the last segment counts"),
+        ("/// Example: [`Missing`].\npub struct Bare;\n", 1, "an item that does not exist"),
+        ("/// Example: see there.\npub struct Bare;\n", 1, "no link"),
+        ("/// Example: [`Bare`].\npub struct Bare;\n", 1, "itself"),
+        ("/// ```text\n/// a -> b\n/// ```\npub struct Bare;\n", 1, "a drawing"),
+        ("/// ```compile_fail\n/// a();\n/// ```\npub struct Bare;\n", 1, "what does not work"),
+        ("/// Example: [`Shown`].\nuse a;\npub struct Bare;\n", 1, "the documentation of something else"),
+        ("    /// In a macro's use.\n    pub struct Bare(u8) {\n", 1, "a type wherever it stands"),
+        ("    /// A method.\n    pub fn bare(&self) {}\n", 0, "a method"),
+        (
+            "    /// ```\n    /// ```\n    pub fn a() {}\n/// Example: [`T::a`].\npub struct Bare;\n",
+            0,
+            "a method that shows it",
+        ),
+        ("        pub struct $name;\npub(crate) struct Own;\npub use a::B;\n", 0, "what is not public here"),
+    ];
+    let header = "//! Crate.\n//!\n//! ```\n//! a();\n//! ```\n\n";
+    for (item, expected, why) in cases {
+        let text = format!("{header}{shown}{item}");
+        let mut findings = Findings::default();
+        examples::check(&tree(&[("crates/a/src/lib.rs", &text)]), &mut findings);
+        assert_eq!(findings.0.len(), expected, "{why}: {:?}", findings.0);
+    }
+    let module = "//! ```\n//! ```\n\n/// Example: [`shown`](crate::shown).\npub struct Bare;\n";
+    let hidden = format!("{header}#[doc(hidden)]\npub mod hidden;\n");
+    let files = [("crates/a/src/lib.rs", &*hidden), ("crates/a/src/hidden.rs", "//! H.\npub struct Hidden;\n")];
+    for files in [&files[..], &[("crates/a/src/shown/mod.rs", module)]] {
+        let mut findings = Findings::default();
+        examples::check(&tree(files), &mut findings);
+        assert!(findings.0.is_empty(), "{:?}", findings.0);
+    }
+    for (path, expected) in [("crates/a/src/lib.rs", 2), ("crates/a/src/b.rs", 1), ("crates/cli/src/lib.rs", 0)] {
+        let mut findings = Findings::default();
+        examples::check(&tree(&[(path, "//! Bare.\npub struct Bare;\n")]), &mut findings);
+        assert_eq!(findings.0.len(), expected, "{path}: {:?}", findings.0);
     }
 }

@@ -12,6 +12,15 @@ use crate::host::{Embedder, Lock};
 use crate::space::AddressSpace;
 
 /// The three lines, as values; `Display` prints them as the kernel does, final newline included.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_engine::FdInfo;
+///
+/// let info = FdInfo { pending: 1, total: 3, features: 0x100, ioctls: 0x1f };
+/// assert_eq!(info.to_string(), "pending:\t1\ntotal:\t3\nAPI:\taa:100:1f\n");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FdInfo {
     /// Unread messages.

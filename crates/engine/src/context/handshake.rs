@@ -13,6 +13,8 @@ use crate::host::{Embedder, Lock};
 use crate::space::{AddressSpace, State};
 
 /// Why a handshake is refused; the context stays as it was.
+///
+/// Example: [`errno`](crate::errno()).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeError {
@@ -27,6 +29,8 @@ pub enum HandshakeError {
 }
 
 /// An answer on its way to the caller; [`AddressSpace::finish_handshake`] ends it.
+///
+/// Example: [`crate`].
 #[must_use = "until it is finished nobody else can begin a handshake"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Offer {

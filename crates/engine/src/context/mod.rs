@@ -17,6 +17,8 @@ use crate::wait::queue::Queue;
 use crate::wait::slots::SlotId;
 
 /// Names a context.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ContextId(pub(crate) SlotId);
 
@@ -35,6 +37,8 @@ impl ContextId {
 }
 
 /// Which protocol a descriptor speaks; chosen when it is opened.
+///
+/// Example: [`Rules`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// The patch of May 2015: 8-byte words, `spec/original.md`.
@@ -48,6 +52,16 @@ pub enum Protocol {
 }
 
 /// How the protocols differ, as data.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_engine::{Protocol, Rules};
+///
+/// let (original, modern) = (Rules::of(Protocol::Original { fills: false }), Rules::of(Protocol::Modern));
+/// assert_eq!((original.message_size, modern.message_size), (8, 32));
+/// assert!(modern.wake_takes_unread && !original.wake_takes_unread);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Which one it is.

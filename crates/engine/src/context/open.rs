@@ -12,6 +12,8 @@ use crate::host::{Embedder, Lock};
 use crate::space::AddressSpace;
 
 /// What the opener may do; the policy is the embedder's.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privilege {
     /// May handle faults that the kernel takes on a thread's behalf.
@@ -21,6 +23,8 @@ pub enum Privilege {
 }
 
 /// Why a context could not be opened; nothing happened.
+///
+/// Example: [`errno`](crate::errno()).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -33,6 +37,8 @@ pub enum OpenError {
 }
 
 /// A context that nobody knows yet; dropped, it never existed.
+///
+/// Example: [`crate`].
 #[must_use = "dropping it closes the context"]
 pub struct Opening<'a, E: Embedder> {
     space: &'a AddressSpace<E>,

@@ -25,6 +25,8 @@ use crate::wait::Phase;
 use crate::wait::wake::Woken;
 
 /// A range that a context gave up.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Released {
     /// Its pages.

@@ -13,6 +13,8 @@ use crate::space::AddressSpace;
 use crate::wait::wake::{Select, Woken};
 
 /// Pages that the holder alone may work on. Neither `Clone` nor constructible elsewhere.
+///
+/// Example: [`crate`].
 #[must_use = "commit or abort it: others wait for these pages"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -23,6 +25,8 @@ pub struct Claim {
 }
 
 /// What a [`Filling`] needs next.
+///
+/// Example: [`crate`].
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -37,6 +41,8 @@ pub enum Step {
 }
 
 /// How a fill ended. Write the answer first, then wake.
+///
+/// Example: [`crate`].
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {

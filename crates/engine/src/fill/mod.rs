@@ -37,6 +37,8 @@ use crate::page::PageState;
 use crate::space::{AddressSpace, State};
 
 /// A fill, as asked for through a descriptor.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
     /// Bytes of the caller's.
@@ -48,6 +50,8 @@ pub enum Fill {
 }
 
 /// Why a fill cannot be tried; nothing changed.
+///
+/// Example: [`errno`](crate::errno()).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FillError {
@@ -64,6 +68,8 @@ pub enum FillError {
 }
 
 /// Why a fill stopped before its end.
+///
+/// Example: [`errno`](crate::errno()).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FillStop {
@@ -78,6 +84,8 @@ pub enum FillStop {
 }
 
 /// Why an embedder gives a claim back.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The source could not be read.
@@ -126,6 +134,8 @@ enum Wake {
 }
 
 /// Work in progress on a range of pages.
+///
+/// Example: [`crate`].
 #[must_use = "drive it with `next` until `Step::End`"]
 #[derive(Debug)]
 pub struct Filling {

@@ -35,6 +35,8 @@ use crate::space::AddressSpace;
 use crate::wait::wake::Woken;
 
 /// What is asked for.
+///
+/// Example: [`crate`].
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Call {
@@ -76,6 +78,8 @@ pub enum Call {
 }
 
 /// How a call went.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Done; nothing more to say.
@@ -89,6 +93,8 @@ pub enum Outcome {
 }
 
 /// Bytes to copy to the caller.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     offset: usize,
@@ -97,6 +103,8 @@ pub struct Answer {
 }
 
 /// A result on its way to the caller: copy [`Reply::answer`] out, then [`AddressSpace::settle`] it.
+///
+/// Example: [`crate`].
 #[must_use = "settle it: a handshake or a wake depends on it"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -107,6 +115,8 @@ pub struct Reply {
 }
 
 /// The end of an ioctl.
+///
+/// Example: [`crate`].
 #[must_use]
 #[derive(Debug)]
 pub struct Settled {

@@ -19,6 +19,8 @@ use crate::host::{Embedder, Lock};
 use crate::space::AddressSpace;
 
 /// What kind of memory a mapping is; the embedder says, unknown is refused (W26).
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MappingKind {
@@ -48,6 +50,8 @@ impl MappingKind {
 }
 
 /// One mapping of the embedder's.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// Its pages, whole: also what lies outside the range of a call.
@@ -60,6 +64,8 @@ pub struct Mapping {
 }
 
 /// What a page's registration says.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Registration {
     /// Whose it is.

@@ -14,6 +14,8 @@ use crate::registration::{Mapping, Registration};
 use crate::space::{AddressSpace, State};
 
 /// Why a range cannot be registered; nothing changed.
+///
+/// Example: [`errno`](crate::errno()).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegisterError {

@@ -12,6 +12,8 @@ use crate::space::{AddressSpace, State};
 use crate::wait::wake::{Select, Woken};
 
 /// Why a range cannot be unregistered; nothing changed.
+///
+/// Example: [`errno`](crate::errno()).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnregisterError {

@@ -17,6 +17,8 @@ use crate::wait::slots::WaiterId;
 const BATCH: u32 = 32;
 
 /// What has become of a sleeper's message.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Told {
     /// Nobody has read it yet.
@@ -28,6 +30,8 @@ pub enum Told {
 }
 
 /// A thread asleep, as it was when it was looked at.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sleeper {
     /// Its name.
@@ -45,6 +49,8 @@ pub struct Sleeper {
 }
 
 /// Some of the sleepers, and how to go on.
+///
+/// Example: [`crate`].
 #[must_use]
 #[derive(Clone, Copy, Debug)]
 pub struct Sleepers {

@@ -96,6 +96,8 @@ pub(crate) struct Place {
 }
 
 /// Why a parked thread asks to leave.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// It was unparked, or is about to park: may it go?
@@ -107,6 +109,8 @@ pub enum Why {
 }
 
 /// What [`AddressSpace::leave`] decided. In every case but `Asleep` the slot is free again.
+///
+/// Example: [`crate`].
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {

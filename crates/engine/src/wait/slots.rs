@@ -23,6 +23,8 @@ pub(crate) struct SlotId {
 }
 
 /// Names a sleeping thread.
+///
+/// Example: [`crate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct WaiterId(pub(crate) SlotId);
 

@@ -20,6 +20,8 @@ use crate::wait::{Phase, Place};
 const BATCH: usize = 32;
 
 /// Threads to unpark now, and what is left to do.
+///
+/// Example: [`crate`].
 #[must_use = "sleepers that are not unparked sleep on"]
 #[derive(Debug, Default)]
 pub struct Woken {
@@ -30,6 +32,8 @@ pub struct Woken {
 }
 
 /// The part of a wake that did not fit into one batch.
+///
+/// Example: [`crate`].
 #[must_use = "the rest of the sleepers sleep on"]
 #[derive(Clone, Copy, Debug)]
 pub struct Rest(RestOf);

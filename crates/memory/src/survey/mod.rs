@@ -22,6 +22,8 @@ use smaps::{Flags, Smaps, Vma};
 use threads::InUse;
 
 /// How the faults of the memory would be taken.
+///
+/// Example: [`Survey`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultsBy {
     /// By a signal handler, which changes what pages allow.
@@ -31,6 +33,8 @@ pub enum FaultsBy {
 }
 
 /// Why memory cannot be adopted.
+///
+/// Example: [`Survey`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unfit {
@@ -109,6 +113,8 @@ impl Display for Unfit {
 }
 
 /// Why a survey ended without result. Nothing was changed.
+///
+/// Example: [`Survey`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SurveyError {
@@ -129,6 +135,20 @@ pub enum SurveyError {
 }
 
 /// Memory that may be adopted.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_memory::{FaultsBy, Survey, SurveyError, Unfit, page_size};
+///
+/// let heap = vec![1_u8; 64 * page_size()];
+/// let start = heap.as_ptr().addr().next_multiple_of(page_size());
+/// assert!(Survey::of(&(start..start + page_size()), FaultsBy::Kernel).is_ok());
+///
+/// let code = main as fn() as usize / page_size() * page_size();
+/// let refused = Survey::of(&(code..code + page_size()), FaultsBy::Kernel).unwrap_err();
+/// assert!(matches!(refused, SurveyError::Unfit { why: Unfit::LoadedObject, .. }));
+/// ```
 #[derive(Debug)]
 pub struct Survey {
     huge: Fixed<Range<usize>>,

@@ -21,6 +21,8 @@ use crate::states::PAGE_SIZE;
 use crate::sys::{self, Access, Span};
 
 /// Something of this machine that the process provider uses, and whether it works here.
+///
+/// Example: [`probe`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mechanism {
     /// A stable word for it, such as `guard`.

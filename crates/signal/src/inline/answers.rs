@@ -13,6 +13,22 @@ use super::buffers::Buffers;
 use super::{AskMonitor, InlineSource};
 
 /// The faults of a region of `pages` pages, answered inline in aligned windows.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_signal::{Answers, Bytes};
+///
+/// let answers = Answers::new(Bytes::from(vec![7; 10_000]), 3, 4096, 2)?;
+/// let (mut first, mut brought) = (None, Vec::new());
+/// let answered = answers.answer(1, |page, bytes| {
+///     (first, brought) = (Some(page), bytes.to_vec());
+///     Ok(2)
+/// });
+/// assert!(answered.is_ok());
+/// assert_eq!((first, brought), (Some(0), vec![7; 2 * 4096]), "the whole window");
+/// # Ok::<(), userfault_signal::AnswersError>(())
+/// ```
 pub struct Answers {
     source: Box<dyn InlineSource>,
     page_size: usize,
@@ -24,6 +40,8 @@ pub struct Answers {
 }
 
 /// What was answered inline.
+///
+/// Example: [`Answers`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InlineCounts {
@@ -34,6 +52,8 @@ pub struct InlineCounts {
 }
 
 /// Why there is no room for buffers.
+///
+/// Example: [`Answers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswersError {
     /// The error number of `mmap`.

@@ -39,6 +39,19 @@ use crate::park::{futex_wait, futex_wake};
 const WAITING: u32 = 1 << 31;
 
 /// Holds a `T` for handlers, or nothing. Usually a static.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use userfault_signal::Place;
+///
+/// static PLACE: Place<String> = Place::new();
+/// assert!(PLACE.enter().is_none());
+/// PLACE.publish(Arc::new("for handlers".to_owned())).unwrap();
+/// assert_eq!(PLACE.enter().map(|found| found.len()), Some(12));
+/// assert_eq!(*PLACE.withdraw().unwrap(), "for handlers");
+/// ```
 #[derive(Debug)]
 pub struct Place<T> {
     value: AtomicPtr<T>,
@@ -47,6 +60,8 @@ pub struct Place<T> {
 }
 
 /// What was found in a [`Place`]; it stays there until this is dropped.
+///
+/// Example: [`Place`].
 #[derive(Debug)]
 pub struct Entered<'a, T> {
     place: &'a Place<T>,

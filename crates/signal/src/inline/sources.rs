@@ -20,6 +20,19 @@ use crate::sys;
 /// The bytes of an open regular file, as long as it was when this was made, with zeros behind its end.
 ///
 /// Clones read the same open file.
+///
+/// # Examples
+///
+/// ```
+/// use std::{fs::File, sync::Arc};
+/// use userfault_signal::FileBytes;
+///
+/// let file = FileBytes::new(Arc::new(File::open("/proc/self/exe")?))?;
+/// let mut magic = [0; 4];
+/// file.read_padded(0, &mut magic).unwrap();
+/// assert_eq!(&magic, b"\x7fELF");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct FileBytes {
     file: Arc<File>,
@@ -27,6 +40,8 @@ pub struct FileBytes {
 }
 
 /// Why bytes of a file cannot be had.
+///
+/// Example: [`FileBytes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadError {
     /// The file ends at `offset` now, before the end it had.
@@ -115,6 +130,18 @@ unsafe impl InlineSource for FileBytes {
 /// Bytes in memory, with zeros behind their end.
 ///
 /// They must not lie in the region they are the contents of.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_signal::{AskMonitor, Bytes, InlineSource};
+///
+/// let bytes = Bytes::from(&b"contents"[..]);
+/// let mut into = [0xFF; 6];
+/// bytes.fill(1..2, &mut into)?; // the second page, if pages had 6 bytes
+/// assert_eq!(&into, b"ts\0\0\0\0");
+/// # Ok::<(), AskMonitor>(())
+/// ```
 #[derive(Clone)]
 pub struct Bytes(Held);
 
@@ -179,6 +206,16 @@ unsafe impl InlineSource for Bytes {
 }
 
 /// Zeros.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_signal::{InlineSource, Zeros};
+///
+/// let mut into = [1; 8];
+/// assert!(Zeros.fill(0..2, &mut into).is_ok());
+/// assert_eq!(into, [0; 8]);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Zeros;
 

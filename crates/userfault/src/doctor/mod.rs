@@ -43,6 +43,8 @@ pub use trial::attempt;
 use crate::open::{Builder, Choice};
 
 /// A way of having userfaultfd: a column of the tables.
+///
+/// Example: [`doctor`](crate::doctor).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Column {
@@ -89,6 +91,8 @@ impl Column {
 }
 
 /// What came of trying something.
+///
+/// Example: [`doctor`](crate::doctor).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
@@ -115,6 +119,8 @@ impl fmt::Display for Answer {
 }
 
 /// A way to open a provider, and what came of it.
+///
+/// Example: [`doctor`](crate::doctor).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// The provider.
@@ -126,6 +132,8 @@ pub struct Opening {
 }
 
 /// Something that can be done, and what came of it in each column.
+///
+/// Example: [`doctor`](crate::doctor).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// A stable word for it; of a feature, its name.
@@ -137,6 +145,8 @@ pub struct Row {
 }
 
 /// Something of the machine that the process provider uses, and what came of trying it.
+///
+/// Example: [`doctor`](crate::doctor).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mechanism {
     /// A stable word for it.
@@ -150,6 +160,8 @@ pub struct Mechanism {
 /// All that was found.
 ///
 /// Prints a line for each provider.
+///
+/// Example: [`doctor`](crate::doctor).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The kernel's release, such as `6.18.44`.
@@ -181,6 +193,8 @@ pub(crate) type Again<'a> = &'a dyn Fn() -> Command;
 /// # Blocking
 ///
 /// About a tenth of a second. Makes threads, and child processes for moments.
+///
+/// Example: [`doctor`](crate::doctor).
 #[must_use]
 pub fn examine() -> Report {
     report(None)

@@ -9,6 +9,8 @@ use crate::monitor::MonitorError;
 use crate::open::OpenError;
 
 /// Why something does not work, and what to do about it.
+///
+/// Example: [`doctor`](crate::doctor).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     /// What was tried.

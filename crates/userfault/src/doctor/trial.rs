@@ -79,6 +79,8 @@ fn said(what: &str, output: &Output) -> String {
 /// Does what [`examine_with`](super::examine_with) started this process for; what ends it does not return.
 ///
 /// The words are the two that were added as arguments. Prints to standard output.
+///
+/// Example: [`examine_with`](super::examine_with).
 #[must_use]
 pub fn attempt(operation: &str, column: &str) -> ExitCode {
     let prepare = PREPARATIONS.iter().find(|(name, _)| *name == operation).map(|(_, prepare)| prepare);

@@ -10,6 +10,19 @@ use userfault_client::{Stopped, UffdError};
 use crate::source::SourceError;
 
 /// What went wrong while faults were answered.
+///
+/// # Examples
+///
+/// ```
+/// use userfault::{MonitorError, RegisterModes, prelude::*};
+///
+/// let uffd = userfault::open()?;
+/// let region = uffd.map(1, RegisterModes::MISSING)?;
+/// let source = |_, _: &mut [u8]| Ok(());
+/// let _monitor = uffd.serve(&region, source)?;
+/// assert!(matches!(uffd.serve(&region, source), Err(MonitorError::AlreadyServed)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MonitorError {

@@ -235,6 +235,8 @@ impl<U: Uffd> fmt::Debug for MonitorBuilder<U> {
 /// Dropped, it answers what has been asked, shuts its descriptor down for good and joins its threads. Who
 /// touches a missing page of the region afterwards sleeps until it is filled by other means: drop windows
 /// first.
+///
+/// Example: [`MonitorBuilder`](crate::MonitorBuilder).
 #[must_use = "dropped, it stops answering"]
 pub struct Monitor {
     shut_down: Box<dyn Fn() + Send + Sync>,

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use userfault_signal::InlineCounts;
 
 /// What a monitor has done, in all its threads.
+///
+/// Example: [`MonitorBuilder`](crate::MonitorBuilder).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MonitorStats {

@@ -20,6 +20,8 @@ use crate::source::{Source, SourceError};
 ///
 /// [`FileSource`](crate::FileSource), [`Bytes`] and [`Zeros`] are such. A program's own keeps the contract of
 /// the unsafe trait [`InlineSource`]; where it cannot say, or not now, the monitor asks the source itself.
+///
+/// Example: [`Bytes`].
 pub trait AnswerInline: Source {
     /// The form for signal handlers.
     type Inline: InlineSource;
@@ -49,6 +51,8 @@ pub trait AnswerInline: Source {
 pub struct Bytes(signal::Bytes);
 
 /// A region of zeros.
+///
+/// Example: [`Bytes`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Zeros;
 
@@ -101,6 +105,8 @@ impl AnswerInline for Zeros {
 }
 
 /// Has faulting threads answer themselves, for as long as it lives.
+///
+/// Example: [`process::Region::answer_inline`].
 pub type Inline = Either<linux::Inline, process::Inline>;
 
 impl Region {

@@ -10,6 +10,7 @@ mod doctor;
 mod examples;
 mod failing;
 mod hard;
+mod inline;
 mod kernel_access;
 mod opening;
 mod order;

@@ -41,7 +41,7 @@ impl Adopted {
     unsafe fn new(base: usize, pages: usize) -> Result<Self, UffdError> {
         let no_memory = || system("mmap", Errno::ENOMEM);
         let mut gate = Fixed::with_capacity(1).map_err(|_| no_memory())?;
-        gate.push(Gate::default()).map_err(|_| no_memory())?;
+        gate.push(Gate::new(pages).map_err(|_| no_memory())?).map_err(|_| no_memory())?;
         Ok(Self { base, pages, gate })
     }
 
@@ -60,6 +60,10 @@ impl Adopted {
     /// Makes a request about pages, unless some of them were given back.
     pub(crate) fn unless_given_back<R>(&self, pages: &Range<usize>, request: impl FnOnce() -> R) -> Option<R> {
         self.gate.as_ref().first()?.unless_given_back(pages, request)
+    }
+
+    pub(crate) fn is_given_back(&self, page: usize) -> bool {
+        self.gate.as_ref().first().is_none_or(|gate| gate.is_given_back(page))
     }
 
     /// Gives pages back; see [`Gate::give_back`].

@@ -1,7 +1,7 @@
 //! Which pages of adopted memory were given back, and how requests about them come to an end.
 //!
-//! The gate lies in a mapping of its own, and who holds its lock does not allocate: the allocator's memory may
-//! be adopted, and who answers its faults makes requests.
+//! Requests take no lock and do not allocate: they are made in signal handlers, and by those who answer the
+//! faults of the allocator's memory. The gate lies in mappings of its own.
 //!
 //! # Ordering
 //!
@@ -15,19 +15,20 @@
 //! ```
 //!
 //! In one order of R1, R2 and G2, G3 (`SeqCst`): a request that saw the old epoch in R2 had counted itself
-//! before G2, so G3 waits for it. One that saw the new epoch comes after G1, and sees it in R3. New requests never
-//! wait for G3: they count themselves on the other side.
+//! before G2, so G3 waits for it. One that saw the new epoch comes after G1, and sees its (relaxed) stores in R3. New
+//! requests never wait for G3: they count themselves on the other side.
 //!
 //! Kernel counterpart: sleepable read-copy-update.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
 
-#[derive(Debug, Default)]
+use userfault_memory::{Bits, MapError};
+
+#[derive(Debug)]
 pub(crate) struct Gate {
-    /// In order and apart.
-    given_back: RwLock<Vec<Range<usize>>>,
+    /// Changed by who set `is_giving`.
+    given_back: Bits,
     /// Somebody gives pages back.
     is_giving: AtomicBool,
     epoch: AtomicUsize,
@@ -44,13 +45,25 @@ impl Drop for Request<'_> {
 }
 
 impl Gate {
+    pub(crate) fn new(pages: usize) -> Result<Self, MapError> {
+        let given_back = Bits::new(pages)?;
+        Ok(Self {
+            given_back,
+            is_giving: AtomicBool::new(false),
+            epoch: AtomicUsize::new(0),
+            requests: Default::default(),
+        })
+    }
+
+    /// Whether a page was given back.
+    pub(crate) fn is_given_back(&self, page: usize) -> bool {
+        self.given_back.get(page)
+    }
+
     /// Makes a request about pages, unless some of them were given back.
     pub(crate) fn unless_given_back<R>(&self, pages: &Range<usize>, request: impl FnOnce() -> R) -> Option<R> {
         let _counted = self.enter();
-        let is_free = {
-            let given_back = self.given_back.read().unwrap_or_else(PoisonError::into_inner);
-            given_back.iter().all(|run| run.end <= pages.start || pages.end <= run.start)
-        };
+        let is_free = self.given_back.find(pages.clone(), true).is_none();
         is_free.then(request)
     }
 
@@ -83,24 +96,19 @@ impl Gate {
             std::thread::yield_now();
         }
         let mut result = Ok(());
-        while result.is_ok() {
-            let before = self.given_back.read().unwrap_or_else(PoisonError::into_inner).clone();
-            let Some(run) = first_gap(&before, pages) else { break };
-            let before = self.replace(with(&before, &run));
+        while result.is_ok()
+            && let Some(start) = self.given_back.find(pages.clone(), false)
+        {
+            let run = start..self.given_back.find(start..pages.end, true).unwrap_or(pages.end);
+            self.given_back.set(run.clone(), true);
             self.await_requests();
             result = unregister(&run);
             if result.is_err() {
-                self.replace(before);
+                self.given_back.set(run, false);
             }
         }
         self.is_giving.store(false, Ordering::Release);
         result
-    }
-
-    /// What was there before, to be freed when no lock is held.
-    fn replace(&self, mut list: Vec<Range<usize>>) -> Vec<Range<usize>> {
-        core::mem::swap(&mut *self.given_back.write().unwrap_or_else(PoisonError::into_inner), &mut list);
-        list
     }
 
     fn await_requests(&self) {
@@ -113,56 +121,32 @@ impl Gate {
     }
 }
 
-/// The first run of `pages` that none of `known` has.
-fn first_gap(known: &[Range<usize>], pages: &Range<usize>) -> Option<Range<usize>> {
-    let mut start = pages.start;
-    for run in known {
-        if start < run.start {
-            return (start < pages.end).then_some(start..run.start.min(pages.end));
-        }
-        start = start.max(run.end);
-    }
-    (start < pages.end).then_some(start..pages.end)
-}
-
-/// `known` and a run that none of it has, in order, neighbours made one.
-fn with(known: &[Range<usize>], run: &Range<usize>) -> Vec<Range<usize>> {
-    let mut all: Vec<Range<usize>> = Vec::with_capacity(known.len() + 1);
-    let at = known.partition_point(|other| other.start < run.start);
-    let (before, after) = known.split_at(at);
-    for run in before.iter().chain([run]).chain(after) {
-        match all.last_mut() {
-            Some(last) if last.end == run.start => last.end = run.end,
-            Some(_) | None => all.push(run.clone()),
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-    use super::{Gate, first_gap, with};
+    use super::Gate;
 
     #[test]
-    fn runs_that_are_given_back_agree_with_a_table_of_pages() {
+    fn each_page_is_unregistered_once() {
         // Every sequence of three ranges of a few pages.
         let ranges: Vec<_> = (0..5).flat_map(|start| (start + 1..=5).map(move |end| start..end)).collect();
         for first in &ranges {
             for second in &ranges {
                 for third in &ranges {
-                    let (mut known, mut table) = (Vec::new(), [false; 5]);
+                    let (gate, mut table) = (Gate::new(5).unwrap(), [false; 5]);
                     for range in [first, second, third] {
-                        while let Some(gap) = first_gap(&known, range) {
-                            assert!(gap.clone().all(|page| range.contains(&page) && !table[page]), "{gap:?}");
-                            gap.clone().for_each(|page| table[page] = true);
-                            known = with(&known, &gap);
-                        }
+                        let given: Result<(), ()> = gate.give_back(range, |run| {
+                            assert!(
+                                run.clone().all(|page| range.contains(&page) && !table[page]),
+                                "{run:?} of {range:?}"
+                            );
+                            run.clone().for_each(|page| table[page] = true);
+                            Ok(())
+                        });
+                        given.unwrap();
                         range.clone().for_each(|page| assert!(table[page]));
-                        let listed: Vec<usize> = known.iter().cloned().flatten().collect();
-                        assert_eq!(listed, (0..5).filter(|page| table[*page]).collect::<Vec<_>>());
-                        assert!(known.windows(2).all(|pair| pair[0].end < pair[1].start), "{known:?}");
+                        (0..5).for_each(|page| assert_eq!(gate.is_given_back(page), table[page]));
                     }
                 }
             }
@@ -172,7 +156,7 @@ mod tests {
     #[test]
     fn no_request_is_being_made_about_pages_when_they_are_given_back() {
         const PAGES: usize = 200;
-        let gate = Gate::default();
+        let gate = Gate::new(PAGES + 1).unwrap();
         // Who is at a page, and how often one was reached after it had gone.
         let here: Vec<AtomicUsize> = (0..=PAGES).map(|_| AtomicUsize::new(0)).collect();
         let gone: Vec<AtomicUsize> = (0..=PAGES).map(|_| AtomicUsize::new(0)).collect();

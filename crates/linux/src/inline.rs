@@ -248,6 +248,10 @@ unsafe impl FaultHandler for BusErrors {
         let Some((index, slot)) = (0..).zip(known).find(|(_, slot)| slot.has(address)) else {
             return Disposition::NotOurs;
         };
+        if slot.was_given_back(address) {
+            // The program's alone. A fault from before that is none any more.
+            return if is_readable(address) { Disposition::Handled } else { Disposition::NotOurs };
+        }
         if slot.may_be_poisoned.load(Ordering::Relaxed) && home.has_marker(address) {
             return Disposition::NotOurs;
         }
@@ -274,6 +278,14 @@ impl Slot {
     fn has(&self, address: usize) -> bool {
         let start = self.start.load(Ordering::SeqCst);
         start != 0 && (start..self.end.load(Ordering::SeqCst)).contains(&address)
+    }
+
+    /// Whether it is a page of adopted memory that was given back since.
+    fn was_given_back(&self, address: usize) -> bool {
+        self.place.enter().is_some_and(|here| {
+            let page = address.saturating_sub(here.pages.base()) / page_size();
+            here.pages.adopted().is_some_and(|adopted| adopted.is_given_back(page))
+        })
     }
 
     /// Not inlined: on small stacks, where nobody comes here, its frame must not be part of the handler's.

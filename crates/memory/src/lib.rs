@@ -43,6 +43,7 @@
 //! ```
 
 mod arena;
+mod bits;
 mod child;
 mod claims;
 mod error;
@@ -57,6 +58,7 @@ mod touch;
 mod window;
 
 pub use arena::{Fixed, ZeroIsValid, Zeroed};
+pub use bits::Bits;
 pub use child::byte_in_child;
 pub use error::{AccessError, AdviseError, DiscardError, LendError, MapError, RangeError};
 pub use mapping::Mapping;

@@ -32,6 +32,7 @@ pub(crate) type Places = Fixed<Place<Here>>;
 pub(crate) struct Here {
     context: ContextId,
     range: PageRange,
+    tag: u32,
     answers: Answers,
 }
 
@@ -99,7 +100,7 @@ impl Region {
         }
         let answers = Answers::new(source, self.pages(), PAGE_SIZE, window)
             .map_err(|error| UffdError::System { operation: "mmap", errno: Errno::from_raw(error.errno) })?;
-        let here = Arc::new(Here { context: context.id, range, answers });
+        let here = Arc::new(Here { context: context.id, range, tag: self.pages.tag, answers });
         let host = context.host;
         let free = host.inline_place(context.id).is_some_and(|place| place.publish(Arc::clone(&here)).is_ok());
         if !free {
@@ -175,7 +176,7 @@ impl Host {
             let first = Page::new(start + first as u64);
             let end = Page::new(first.number() + (bytes.len() / PAGE_SIZE) as u64);
             let range = PageRange::new(first, end).ok_or(AskMonitor)?;
-            self.install_missing(blocked, context, range, page, bytes)
+            self.install_missing(blocked, &here, range, page, bytes)
         })
     }
 
@@ -184,7 +185,7 @@ impl Host {
     fn install_missing(
         &self,
         blocked: &SignalsBlocked,
-        context: ContextId,
+        here: &Here,
         range: PageRange,
         asked: Page,
         bytes: &[u8],
@@ -194,7 +195,10 @@ impl Host {
         let mut filled = 0;
         let mut at = range.start();
         while let Some(part) = range.from(at).and_then(|rest| rest.first(most)) {
-            let mut filling = match self.engine(blocked).fill(context, part, Fill::Copy(CopyModes::NONE)) {
+            // Of adopted memory, parts leave the region; another one of this context may lie there.
+            let has_all = layout.get(here.tag).is_some_and(|region| region.has_all(part));
+            let copy = || self.engine(blocked).fill(here.context, part, Fill::Copy(CopyModes::NONE));
+            let mut filling = match if has_all { copy() } else { Err(FillError::NotOneMapping) } {
                 Ok(filling) => filling,
                 Err(FillError::NotOneMapping) if most > 1 => {
                     most = 1;

@@ -57,7 +57,6 @@
 
 mod adopt;
 mod bell;
-mod bits;
 mod door;
 mod etiquette;
 mod fault;

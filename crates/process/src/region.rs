@@ -43,9 +43,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use userfault_abi::errno::Errno;
 use userfault_engine::{Lock, Mapping, MappingKind, Page, PageRange, PageState, Pages};
-use userfault_memory::{MapError, ZeroIsValid, Zeroed};
+use userfault_memory::{Bits, MapError, ZeroIsValid, Zeroed};
 
-use crate::bits::Bits;
 use crate::lock::FutexLock;
 use crate::machine::Machine;
 use crate::region::adopted::Adopted;

@@ -5,23 +5,26 @@
 #![expect(unsafe_code, reason = "adopts memory and reaches it by address; the invariant above is this file's proof")]
 
 use std::ops::Range;
+use std::os::unix::process::ExitStatusExt;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
 use userfault_client::{
-    AdoptError, Event, FaultKind, Region as _, RegisterModes, Stopped, Uffd as _, UffdError, Unfit,
+    AdoptError, Event, FaultKind, Features, Options, Region as _, RegisterModes, Stopped, Uffd as _, UffdError, Unfit,
+    Wait, WriteProtect,
 };
-use userfault_client::{Wait, WriteProtect};
 use userfault_linux::{Region, Uffd};
+use userfault_signal::{AlternateStack, Bytes};
 
 use crate::support::{Events, alone, open, skip};
 
 const PAGE: usize = 4096;
 const BOTH: RegisterModes = RegisterModes::MISSING.union(RegisterModes::WP);
 
+/// Maps memory, in one step over what is there if `address` is not 0: other tests map, too.
 fn map_at(address: usize, pages: usize) -> usize {
     let flags = MapFlags::PRIVATE | if address == 0 { MapFlags::empty() } else { MapFlags::FIXED };
     let place = ptr::with_exposed_provenance_mut(address);
@@ -89,8 +92,6 @@ fn after_the_hook_nothing_reaches_what_lies_there_not_even_a_region_of_the_same_
     let base = map_at(0, 64);
     let region = adopt(&uffd, base..base + 64 * PAGE, BOTH).unwrap();
     region.unregister(10..30).unwrap();
-    // SAFETY: invariant 1: unregistered.
-    unsafe { munmap(ptr::with_exposed_provenance_mut(base + 10 * PAGE), 20 * PAGE) }.unwrap();
     map_at(base + 10 * PAGE, 20);
     // Somebody else's registration, with the same descriptor.
     let other = adopt(&uffd, base + 10 * PAGE..base + 30 * PAGE, BOTH).unwrap();
@@ -119,7 +120,7 @@ fn after_the_hook_nothing_reaches_what_lies_there_not_even_a_region_of_the_same_
 fn fills_in_progress_are_over_when_unregistering_returns() {
     let uffd = open!();
     let base = map_at(0, 64);
-    for turn in 0..100 {
+    for turn in 0..30 {
         let region = adopt(&uffd, base..base + 64 * PAGE, RegisterModes::MISSING).unwrap();
         thread::scope(|scope| {
             for _ in 0..2 {
@@ -133,8 +134,6 @@ fn fills_in_progress_are_over_when_unregistering_returns() {
             (0..turn).for_each(|_| thread::yield_now());
             region.unregister(16..32).unwrap();
             // Ours alone: a late fill would be seen in it.
-            // SAFETY: invariant 1: unregistered.
-            unsafe { munmap(ptr::with_exposed_provenance_mut(base + 16 * PAGE), 16 * PAGE) }.unwrap();
             map_at(base + 16 * PAGE, 16);
             let other = adopt(&uffd, base + 16 * PAGE..base + 32 * PAGE, RegisterModes::MISSING).unwrap();
             thread::yield_now();
@@ -143,8 +142,6 @@ fn fills_in_progress_are_over_when_unregistering_returns() {
             }
         });
         drop(region);
-        // SAFETY: invariant 1: no page of it is registered.
-        unsafe { munmap(ptr::with_exposed_provenance_mut(base), 64 * PAGE) }.unwrap();
         map_at(base, 64);
     }
 }
@@ -258,4 +255,62 @@ fn a_program_goes_on_allocating_while_all_of_its_heap_is_tracked() {
         worker.join().unwrap();
         assert!(written > 50, "{written}");
     });
+}
+
+fn raising() -> Options {
+    Options { require: Features::SIGBUS, ..Options::default() }
+}
+
+#[test]
+fn who_answers_inline_leaves_alone_what_was_given_back_whatever_lies_there() {
+    alone!(who_answers_inline_leaves_alone_what_was_given_back_whatever_lies_there, {
+        let uffd = open!(&raising());
+        let base = map_at(0, 64);
+        let region = adopt(&uffd, base..base + 64 * PAGE, RegisterModes::MISSING).unwrap();
+        let inline = region.answer_inline(Bytes::from(vec![7; 64 * PAGE]), 16).unwrap();
+        region.unregister(20..30).unwrap();
+        map_at(base + 20 * PAGE, 10);
+        let other = adopt(&uffd, base + 20 * PAGE..base + 30 * PAGE, RegisterModes::MISSING).unwrap();
+        let _large = AlternateStack::ensure(0).unwrap();
+        check(base, 17..18, 7);
+        check(base, 31..32, 7);
+        assert_eq!(inline.counts().pages_filled, 6);
+        for page in 0..10 {
+            assert_eq!(other.copy(page, &[3; PAGE]).unwrap().complete(), Ok(1), "page {page}");
+        }
+    });
+}
+
+/// Where inline-answered memory was given back the program maps a file that is too short, and touches it.
+fn touch_behind_the_end_of_a_file() {
+    let Some(uffd) = crate::support::try_open(&raising()) else { std::process::exit(3) };
+    let base = map_at(0, 64);
+    let region = adopt(&uffd, base..base + 64 * PAGE, RegisterModes::MISSING).unwrap();
+    let _inline = region.answer_inline(Bytes::from(vec![7; 64 * PAGE]), 1).unwrap();
+    let _large = AlternateStack::ensure(0).unwrap();
+    check(base, 21..22, 7);
+    region.unregister(20..30).unwrap();
+    let file = rustix::fs::memfd_create("short", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let place = ptr::with_exposed_provenance_mut(base + 20 * PAGE);
+    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+    // SAFETY: invariant 1: unregistered.
+    unsafe { rustix::mm::mmap(place, 10 * PAGE, access, flags, &file, 0) }.unwrap();
+    println!("given back");
+    check(base, 21..22, 7);
+    println!("touched");
+}
+
+#[test]
+fn a_bus_error_of_what_lies_there_now_is_the_programs() {
+    if crate::support::is_alone() {
+        return touch_behind_the_end_of_a_file();
+    }
+    let name = crate::support::path_of(&a_bus_error_of_what_lies_there_now_is_the_programs);
+    let output = crate::support::start(&name);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.code() == Some(3) {
+        return skip("there is no SIGBUS feature");
+    }
+    assert_eq!(output.status.signal(), Some(libc::SIGBUS), "{text}");
+    assert!(text.contains("given back") && !text.contains("touched"), "{text}");
 }

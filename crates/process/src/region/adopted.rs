@@ -9,11 +9,10 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use userfault_engine::{Mapping, Page, PageRange, PageState, Pages};
-use userfault_memory::{MapError, Survey};
+use userfault_memory::{Bits, MapError, Survey};
 
 use super::{Region, Run};
 use crate::adopt::Adoption;
-use crate::bits::Bits;
 use crate::machine::Machine;
 use crate::states::{PAGE_SIZE, States};
 use crate::sys::{self, Access, Span};

@@ -3,12 +3,13 @@
 use std::thread;
 
 use userfault_client::{Region as _, RegisterModes, Stopped, Uffd as _, UffdError, WriteProtect};
+use userfault_signal::{AlternateStack, Bytes};
 
 use crate::access::{load, store};
 use crate::adopt::{BOTH, Memory, adopt, discard};
 use crate::alone::{alone, child};
 use crate::os;
-use crate::support::{CHUNK, PAGE, Rescue, contents, fill, open, page_of, read, scatter, until_asleep};
+use crate::support::{CHUNK, PAGE, Rescue, contents, contents_of, fill, open, page_of, read, scatter, until_asleep};
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
@@ -311,5 +312,28 @@ fn a_forked_child_has_plain_memory_where_it_was_adopted_and_nothing_is_done_to_t
                 memory.check(page, 1)
             }
         });
+    });
+}
+
+// spec: H15
+#[test]
+fn who_answers_inline_leaves_alone_what_was_given_back_whatever_lies_there() {
+    alone(|| {
+        let uffd = open();
+        let memory = Memory::map(64);
+        let region = adopt(&uffd, memory.base..memory.address(64), RegisterModes::MISSING).unwrap();
+        let inline = region.answer_inline(Bytes::from(contents_of(0..64, 7)), 16).unwrap();
+        region.unregister(20..30).unwrap();
+        os::unmap(memory.address(20), 10 * PAGE);
+        os::map(memory.address(20), 10 * PAGE, RW, 0);
+        // Of the same descriptor, so that nothing but the region itself tells its pages from others.
+        let other = adopt(&uffd, memory.address(20)..memory.address(30), RegisterModes::MISSING).unwrap();
+        let _large = AlternateStack::ensure(0).unwrap();
+        memory.check(17, 7);
+        memory.check(31, 7);
+        assert_eq!(inline.counts().pages_filled, 6);
+        for page in 0..10 {
+            assert_eq!(other.copy(page, &contents(page, 3)).unwrap().complete(), Ok(1), "page {page}");
+        }
     });
 }

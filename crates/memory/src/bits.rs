@@ -1,29 +1,53 @@
-//! One bit per page: whether the hardware lets it be touched, as far as we set it.
+//! One bit per page, in a mapping of its own.
 //!
-//! Changed only under the lock of the pages' chunk; read by anybody as a hint.
+//! For providers that note something about pages where they may neither allocate nor wait. Bits of one word are
+//! changed by one thread at a time: whoever changes them sees to that. Read by anybody as a hint, or after what
+//! orders the change before.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use userfault_memory::{MapError, Zeroed};
+use crate::arena::Zeroed;
+use crate::error::MapError;
 
 const WORD: usize = 64;
 
-pub(crate) struct Bits {
+/// A set of pages, counted from 0. Memory is taken as bits are set.
+///
+/// # Examples
+///
+/// ```
+/// use userfault_memory::Bits;
+///
+/// let bits = Bits::new(1 << 20)?;
+/// bits.set(100..200, true);
+/// assert_eq!(bits.find(0..1 << 20, true), Some(100));
+/// assert_eq!(bits.find(150..1 << 20, false), Some(200));
+/// # Ok::<(), userfault_memory::MapError>(())
+/// ```
+#[derive(Debug)]
+pub struct Bits {
     words: Zeroed<AtomicU64>,
 }
 
 impl Bits {
-    pub(crate) fn new(pages: usize) -> Result<Self, MapError> {
+    /// For as many pages, none of which is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; nothing is mapped then.
+    pub fn new(pages: usize) -> Result<Self, MapError> {
         Ok(Self { words: Zeroed::new(pages.div_ceil(WORD))? })
     }
 
-    pub(crate) fn get(&self, page: usize) -> bool {
+    /// Whether `page` is in it.
+    #[must_use]
+    pub fn get(&self, page: usize) -> bool {
         self.word(page / WORD) >> (page % WORD) & 1 == 1
     }
 
-    /// Chunks begin at multiples of 64 pages, so two locks never guard bits of one word.
-    pub(crate) fn set(&self, pages: Range<usize>, value: bool) {
+    /// Puts pages in, or takes them out. Two threads may do so at once if a multiple of 64 lies between them.
+    pub fn set(&self, pages: Range<usize>, value: bool) {
         let mut at = pages.start;
         while at < pages.end {
             let end = pages.end.min((at / WORD + 1) * WORD);
@@ -40,7 +64,8 @@ impl Bits {
     }
 
     /// The first page in `pages` whose bit is `value`.
-    pub(crate) fn find(&self, pages: Range<usize>, value: bool) -> Option<usize> {
+    #[must_use]
+    pub fn find(&self, pages: Range<usize>, value: bool) -> Option<usize> {
         let mut at = pages.start;
         while at < pages.end {
             let word = self.word(at / WORD) ^ if value { 0 } else { u64::MAX };
@@ -55,7 +80,7 @@ impl Bits {
     }
 
     /// Splits `pages` into runs of equal bits.
-    pub(crate) fn runs(&self, pages: Range<usize>) -> impl Iterator<Item = (Range<usize>, bool)> + '_ {
+    pub fn runs(&self, pages: Range<usize>) -> impl Iterator<Item = (Range<usize>, bool)> + '_ {
         let mut at = pages.start;
         std::iter::from_fn(move || {
             if at >= pages.end {
@@ -70,7 +95,8 @@ impl Bits {
     }
 
     /// In how many of the borders between neighbours in `pages` this set or `other` changes.
-    pub(crate) fn borders(&self, other: &Self, pages: Range<usize>) -> usize {
+    #[must_use]
+    pub fn borders(&self, other: &Self, pages: Range<usize>) -> usize {
         let mut borders = 0;
         let mut carry: Option<(u64, u64)> = None;
         let mut at = pages.start;

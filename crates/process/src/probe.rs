@@ -5,7 +5,6 @@
 //! remedy.
 
 mod all;
-mod raw;
 
 pub use all::{Mechanism, probe};
 
@@ -118,8 +117,9 @@ pub(crate) fn guards() -> Result<(), Refusal> {
 
 /// The same in shared memory.
 pub(crate) fn shared_guards() -> Result<(), Refusal> {
-    let refused =
-        refusal("guard markers in shared memory (MADV_GUARD_INSTALL)", "use Linux 6.15 or later, allow madvise");
+    let remedy =
+        "use Linux 6.15 or later, allow madvise; without them shared memory costs a mapping for each run of pages";
+    let refused = refusal("guard markers in shared memory (MADV_GUARD_INSTALL)", remedy);
     let scratch = scratch_shared(1)?;
     let page = Span::of(&scratch, &(0..1));
     sys::protect(page, Access::None).and_then(|()| guard_and_look(page)).map_err(refused)
@@ -127,7 +127,8 @@ pub(crate) fn shared_guards() -> Result<(), Refusal> {
 
 /// Maps shared memory once more, writes there, and reads it back.
 pub(crate) fn alias(writer: &Writer) -> Result<(), Refusal> {
-    let refused = refusal("map shared memory once more (mremap with an old length of 0)", "allow mremap");
+    let refused =
+        refusal("map shared memory once more (mremap with an old length of 0)", "allow mremap in the sandbox's filter");
     let scratch = scratch_shared(1)?;
     let page = Span::of(&scratch, &(0..1));
     let alias = Alias::of(page, Contents::Resident).map_err(&refused)?;

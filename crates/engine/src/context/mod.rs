@@ -136,6 +136,7 @@ impl Rules {
 
 /// What a modern descriptor of this engine can negotiate.
 pub(crate) const FEATURES: Features = Features::PAGEFAULT_FLAG_WP
+    .union(Features::MISSING_SHMEM)
     .union(Features::SIGBUS)
     .union(Features::THREAD_ID)
     .union(Features::EXACT_ADDRESS)

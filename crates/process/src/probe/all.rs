@@ -11,9 +11,9 @@ use userfault_client::{Refusal, UffdError};
 use userfault_engine::{Page, PageRange};
 use userfault_memory::{Advice, AdviseError, Mapping, Protection, byte_in_child};
 
-use super::raw::SharedPages;
 use super::{
-    BYTES, forced_write, guards, look, mirror, mirror_onto, plain_write, platform, refusal, scratch, write_and_look,
+    BYTES, alias, forced_write, guards, look, mirror, mirror_onto, plain_write, platform, refusal, scratch,
+    shared_guards,
 };
 use crate::etiquette::check_signals;
 use crate::pagemap::Pagemap;
@@ -44,7 +44,7 @@ const ALL: [(&str, &str, Try); 13] = [
     ("guard", "few mappings under random fills", guards),
     ("guarded-mirror", "both of these together", guarded_mirror),
     ("shared-guard", "shared memory in few mappings", shared_guards),
-    ("alias", "fills of shared memory", aliases),
+    ("alias", "fills of shared memory", || plain_write().and_then(|writer| alias(&writer))),
     ("pagemap", "seeing which pages have contents", pagemap),
     ("wipe-on-fork", "knowing a forked child", wipe_on_fork),
     ("mappings", "random fills where there is no guard", mappings),
@@ -103,28 +103,6 @@ fn guarded_mirror() -> Result<(), Refusal> {
         sys::guard(page)?;
         sys::protect(page, Access::ReadWrite)
     })
-}
-
-/// Puts a guard on a page of shared memory, sees that it cannot be read, takes it away.
-fn shared_guards() -> Result<(), Refusal> {
-    let remedy =
-        "use Linux 6.15 or later, allow madvise; without them shared memory costs a mapping for each run of pages";
-    let refused = refusal("guard markers in shared memory (MADV_GUARD_INSTALL)", remedy);
-    SharedPages::map(1).and_then(|pages| super::guard_and_look(pages.span())).map_err(refused)
-}
-
-/// Writes to an inaccessible page of shared memory through a second mapping of it.
-fn aliases() -> Result<(), Refusal> {
-    let refused =
-        refusal("a second mapping of shared memory by mremap with old size 0", "allow mremap in the sandbox's filter");
-    let writer = plain_write()?;
-    let done = SharedPages::map(1).and_then(|pages| {
-        let alias = pages.alias()?;
-        sys::protect(pages.span(), Access::None)?;
-        write_and_look(&writer, alias.span(), |_| sys::protect(pages.span(), Access::Read))?;
-        look(pages.span())
-    });
-    done.map_err(refused)
 }
 
 /// Sees that of three pages the middle one has contents.

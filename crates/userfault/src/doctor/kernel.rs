@@ -1,4 +1,4 @@
-//! What only the kernel has: shared memory, MOVE, asynchronous protection, events.
+//! Shared memory, and what only the kernel has: MOVE, minor faults, asynchronous protection, events.
 
 use std::thread;
 use std::time::Duration;
@@ -15,12 +15,13 @@ use super::pages::{are_numbers, number};
 use super::reason::{Stop, right};
 use super::{Attempt, Column};
 use crate::either::Either;
+use crate::shared::FileRegion;
 use crate::uffd::Uffd;
 
 /// Between two looks at whether a thread is done.
 const GLANCE: Duration = Duration::from_millis(1);
 
-/// Opens with a feature, which only the linux provider has so far.
+/// Opens with a feature, which all but one only the linux provider has so far.
 fn open(attempt: &Attempt<'_>, feature: Features) -> Result<Uffd, Stop> {
     Ok(attempt.column.builder().require(feature).open()?)
 }
@@ -52,15 +53,15 @@ pub(super) fn move_pages(attempt: &Attempt<'_>) -> Result<(), Stop> {
     right(from.zeropage(0..2)?.complete().is_ok(), "moved pages are still where they were")
 }
 
-fn end(region: &linux::FileRegion) {
+fn end(region: &FileRegion) {
     // Whoever sleeps there goes on. If that is refused, nothing else would help.
     let _refused = region.unregister(0..region.pages());
 }
 
 /// Page 0 of a file in memory, touched by a load; sees the fault, answers, and compares every byte.
 fn shared_fault(
-    uffd: &linux::Uffd,
-    region: &linux::FileRegion,
+    uffd: &Uffd,
+    region: &FileRegion,
     kind: FaultKind,
     fill: impl FnOnce(&[u8]) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
@@ -77,20 +78,18 @@ fn shared_fault(
 
 pub(super) fn missing_shared(attempt: &Attempt<'_>) -> Result<(), Stop> {
     let uffd = open(attempt, Features::MISSING_SHMEM)?;
-    let uffd = linux(&uffd)?;
-    let region = uffd.map_shared(1, RegisterModes::MISSING)?;
-    shared_fault(uffd, &region, FaultKind::Missing, |page| {
-        region.copy(0, page, CopyModes::NONE)?.complete()?;
+    let region = uffd.map_shared(1)?;
+    shared_fault(&uffd, &region, FaultKind::Missing, |page| {
+        region.copy(0, page)?.complete()?;
         Ok(())
     })
 }
 
 pub(super) fn minor(attempt: &Attempt<'_>) -> Result<(), Stop> {
     let uffd = open(attempt, Features::MINOR_SHMEM)?;
-    let uffd = linux(&uffd)?;
-    let region = uffd.map_shared(1, RegisterModes::MINOR)?;
+    let region = linux(&uffd)?.map_shared(1, RegisterModes::MINOR)?;
     region.populate(0, &numbers(1, region.page_size()))?;
-    shared_fault(uffd, &region, FaultKind::Minor, |_| {
+    shared_fault(&uffd, &Either::Linux(region.clone()), FaultKind::Minor, |_| {
         region.continue_pages(0..1, ContinueModes::NONE)?.complete()?;
         Ok(())
     })
@@ -108,7 +107,7 @@ pub(super) fn wp_shared(attempt: &Attempt<'_>) -> Result<(), Stop> {
         region.writeprotect(0..1, WriteProtect::Lift)?;
         right(fault.kind == FaultKind::WriteProtect, "the write raised another kind of fault")
     };
-    answered(|| end(&region), || shared.write(8, &[200]), answer)?;
+    answered(|| end(&Either::Linux(region.clone())), || shared.write(8, &[200]), answer)?;
     page.iter_mut().skip(8).take(1).for_each(|byte| *byte = 200);
     right(shared.compare(0, &page).is_none(), "the page has other bytes than were written")
 }

@@ -15,7 +15,7 @@ pub const UNTOUCHED: u64 = 0xA5A5_A5A5_A5A5_A5A5;
 
 /// The kernel's answer to a handshake, and ours.
 const HANDSHAKE: [&str; 2] =
-    ["0 api 0xaa features 0x1ffff ioctls 0x8000000000000003", "0 api 0xaa features 0x6981 ioctls 0x8000000000000003"];
+    ["0 api 0xaa features 0x1ffff ioctls 0x8000000000000003", "0 api 0xaa features 0x69a1 ioctls 0x8000000000000003"];
 
 impl Step<'_, '_> {
     /// A modern handshake that succeeds.

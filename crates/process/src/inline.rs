@@ -63,8 +63,8 @@ impl Region {
     ///
     /// # Errors
     ///
-    /// [`UffdError::NotInline`] in the original protocol, with the SIGBUS feature, for adopted memory and memory
-    /// registered for write protection, and while a region of the descriptor is answered inline already;
+    /// [`UffdError::NotInline`] in the original protocol, with the SIGBUS feature, for memory registered for
+    /// write protection, and while a region of the descriptor is answered inline already;
     /// [`UffdError::System`] without memory.
     ///
     /// # Examples
@@ -94,9 +94,6 @@ impl Region {
         }
         if *modes != RegisterModes::MISSING {
             return refused("the memory is registered for write protection, too; register it for missing pages only");
-        }
-        if self.pages.is_adopted() {
-            return refused("what an adopted region has given back could be filled; serve it by a monitor");
         }
         let answers = Answers::new(source, self.pages(), PAGE_SIZE, window)
             .map_err(|error| UffdError::System { operation: "mmap", errno: Errno::from_raw(error.errno) })?;

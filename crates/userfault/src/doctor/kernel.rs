@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use userfault_client::abi::{ContinueModes, CopyModes, MoveModes};
 use userfault_client::{
-    Event, FaultKind, Features, Region as _, RegisterModes, Shared as _, Uffd as _, UffdError, Wait, WriteProtect,
+    Errno, Event, FaultKind, Features, Region as _, RegisterModes, Shared as _, Stopped, Uffd as _, UffdError, Wait,
+    WriteProtect,
 };
 use userfault_linux::{self as linux, trial};
 use userfault_memory::byte_in_child;
@@ -47,10 +48,30 @@ pub(super) fn move_pages(attempt: &Attempt<'_>) -> Result<(), Stop> {
     let (from, to) = (uffd.map(2, RegisterModes::MISSING)?, uffd.map(2, RegisterModes::MISSING)?);
     from.copy(0, &numbers(2, from.page_size()))?.complete()?;
     let mut window = from.window(0..2)?;
-    to.move_from(0, &mut window, 0..2, MoveModes::NONE)?.complete()?;
+    for page in 0..2 {
+        move_one(&to, &mut window, page)?;
+    }
     right(are_numbers(to.window(0..2)?.as_ref(), to.page_size()), "pages have other bytes than were moved")?;
     // Only what is missing can be filled.
     right(from.zeropage(0..2)?.complete().is_ok(), "moved pages are still where they were")
+}
+
+/// While another thread forks, its child may have the page, too, until that is written; such a page is not moved.
+fn move_one(to: &linux::Region, window: &mut linux::Window, page: usize) -> Result<(), Stop> {
+    const FORKS: usize = 100;
+    let mut moved = Ok(0);
+    for _ in 0..FORKS {
+        if let Some(byte) = window.as_mut().get_mut(page * to.page_size()) {
+            *byte = number(page);
+        }
+        let progress = to.move_from(page, window, page..page + 1, MoveModes::NONE)?;
+        moved = progress.complete();
+        if progress.stopped_by != Some(Stopped::Other(Errno::EBUSY)) {
+            break;
+        }
+    }
+    moved?;
+    Ok(())
 }
 
 fn end(region: &FileRegion) {

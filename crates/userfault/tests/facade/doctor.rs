@@ -141,7 +141,6 @@ fn where_nothing_works_everything_says_why() {
 }
 
 #[test]
-#[ignore = "a fork of the standard library waits for ever now and then; why is not known yet"]
 fn a_program_that_forks_meanwhile_neither_stops_it_nor_is_stopped() {
     let path = path_of(&a_program_that_forks_meanwhile_neither_stops_it_nor_is_stopped);
     if role().is_none() {
@@ -163,12 +162,13 @@ fn a_program_that_forks_meanwhile_neither_stops_it_nor_is_stopped() {
             }
             forks
         });
-        for _ in 0..5 {
-            let report = examine();
-            let wrong = |answer: &&Answer| matches!(answer, Answer::Wrong(_));
-            assert_eq!(report.operations.iter().flat_map(|row| &row.answers).find(wrong), None);
-        }
+        let wrong: Vec<_> = (0..5)
+            .flat_map(|_| examine().operations)
+            .flat_map(|row| row.answers.map(|answer| (row.name, answer)))
+            .filter(|(_, answer)| matches!(answer, Answer::Wrong(_)))
+            .collect();
         is_done.store(true, Relaxed);
+        assert_eq!(wrong, []);
         println!("{} forks meanwhile", forks.join().unwrap());
     });
 }

@@ -224,6 +224,7 @@ fn what_the_process_provider_uses_is_what_the_kernel_answers_in_the_same_sandbox
                 "system-call" => "EFAULT",
                 // It is filled through a second mapping.
                 "missing-shared" => &kernel("mremap"),
+                "adopt" => &kernel("forced-write"),
                 "move" | "minor" | "wp-shared" | "wp-async" | "event-fork" | "event-layout" => "EINVAL",
                 _ => "works",
             };

@@ -70,7 +70,7 @@ pub(super) fn answered<T: Send>(
 
 pub(super) fn no_thread(error: &std::io::Error) -> Stop {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-    Stop::System("start a thread", errno, "raise the limit of threads (ulimit -u), or allow clone")
+    Stop::System("start a thread", errno, "raise the limit of threads (ulimit -u), or allow clone".to_owned())
 }
 
 fn end(region: &Region) {
@@ -168,7 +168,11 @@ pub(super) fn poll(attempt: &Attempt<'_>) -> Result<(), Stop> {
     let shared = region.shared(0..1)?;
     let descriptor = uffd.descriptor()?;
     let failed = |errno: rustix::io::Errno| {
-        Stop::System("epoll(7)", Errno::from_raw(errno.raw_os_error()), "allow poll and epoll in the sandbox's filter")
+        Stop::System(
+            "epoll(7)",
+            Errno::from_raw(errno.raw_os_error()),
+            "allow poll and epoll in the sandbox's filter".to_owned(),
+        )
     };
     let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
     epoll::add(&set, descriptor, epoll::EventData::new_u64(7), epoll::EventFlags::IN).map_err(failed)?;

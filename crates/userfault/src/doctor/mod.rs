@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! examine ── openings      each way to open each provider            what the process provider needs ── mechanisms
-//!        └── operations    each, at each column: pages.rs, faults.rs, kernel.rs; trial.rs in a process of its own
+//!        └── operations    each, at each column: pages.rs, faults.rs, adopted.rs, kernel.rs; trial.rs in a process of its own
 //!        └── features      by name, from the operations that need them
 //! ```
 //!
@@ -21,6 +21,7 @@
 //! }
 //! ```
 
+mod adopted;
 mod faults;
 mod kernel;
 mod pages;

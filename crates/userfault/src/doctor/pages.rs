@@ -12,7 +12,7 @@ use super::reason::{Stop, right};
 use crate::source::SourceError;
 
 /// Fills pages with their number, from 1 on.
-fn numbers(pages: Range<usize>, into: &mut [u8]) -> Result<(), SourceError> {
+pub(super) fn numbers(pages: Range<usize>, into: &mut [u8]) -> Result<(), SourceError> {
     let size = into.len() / pages.len();
     for (page, bytes) in pages.zip(into.chunks_exact_mut(size)) {
         bytes.fill(number(page));
@@ -77,8 +77,10 @@ pub(super) fn system_call(attempt: &Attempt<'_>) -> Result<(), Stop> {
     let region = uffd.map(1, RegisterModes::MISSING)?;
     let monitor = uffd.serve(&region, numbers)?;
     let mut window = region.window(0..1)?;
-    let failed = |tried, remedy| {
-        move |error: std::io::Error| Stop::System(tried, Errno::from_raw(error.raw_os_error().unwrap_or(0)), remedy)
+    let failed = |tried, remedy: &'static str| {
+        move |error: std::io::Error| {
+            Stop::System(tried, Errno::from_raw(error.raw_os_error().unwrap_or(0)), remedy.to_owned())
+        }
     };
     let mut zeros =
         File::open("/dev/zero").map_err(failed("open /dev/zero", "make the device: `mknod /dev/zero c 1 5`"))?;

@@ -62,7 +62,7 @@ pub(super) enum Stop {
     /// A request was refused.
     Uffd(UffdError),
     /// A system call was.
-    System(&'static str, Errno, &'static str),
+    System(&'static str, Errno, String),
     /// It would have to be done in a process of its own, and there is none.
     Offered,
     /// The result was not what it should be.
@@ -107,9 +107,7 @@ impl Stop {
                 None => Answer::Wrong(error.to_string()),
             },
             Self::Uffd(error) => of_error(&error, column, release),
-            Self::System(tried, errno, remedy) => {
-                Answer::Refused(Reason { tried: tried.to_owned(), errno, remedy: remedy.to_owned() })
-            }
+            Self::System(tried, errno, remedy) => Answer::Refused(Reason { tried: tried.to_owned(), errno, remedy }),
             Self::Offered => Answer::Offered,
             Self::Wrong(what) => Answer::Wrong(what),
         }
@@ -134,6 +132,9 @@ fn of_error(error: &UffdError, column: Column, release: &str) -> Answer {
             (format!("{provider}: {operation}"), Errno::ENOSYS, lacks(provider))
         }
         UffdError::System { operation, errno } => ((*operation).to_owned(), *errno, of_errno(*errno).to_owned()),
+        UffdError::NotInline { reason } => {
+            (format!("{provider}: answer in the faulting thread"), Errno::EINVAL, (*reason).to_owned())
+        }
         UffdError::SignalBlocked => ("let SIGSEGV in".to_owned(), Errno::EPERM, error.to_string()),
         UffdError::HandlerReplaced { .. } => ("keep the SIGSEGV handler".to_owned(), Errno::EBUSY, error.to_string()),
         UffdError::OutsideRegion { .. }

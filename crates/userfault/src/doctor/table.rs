@@ -3,7 +3,7 @@
 use userfault_client::Features;
 
 use super::reason::Stop;
-use super::{Attempt, faults, kernel, pages, trial};
+use super::{Attempt, adopted, faults, kernel, pages, trial};
 
 /// Something to do, and the function that does it and looks at the result.
 pub(super) struct Operation {
@@ -17,7 +17,7 @@ const fn operation(name: &'static str, title: &'static str, run: fn(&Attempt<'_>
 }
 
 /// The first is the one without which there is nothing.
-pub(super) const OPERATIONS: [Operation; 21] = [
+pub(super) const OPERATIONS: [Operation; 23] = [
     operation("missing", "missing faults, COPY", pages::missing),
     operation("zeropage", "ZEROPAGE", pages::zeropage),
     operation("writeprotect", "write-protect faults", faults::writeprotect),
@@ -28,6 +28,8 @@ pub(super) const OPERATIONS: [Operation; 21] = [
     operation("thread-id", "the faulting thread's id", faults::thread_id),
     operation("exact-address", "the exact address", faults::exact_address),
     operation("sigbus", "SIGBUS instead of a message", trial::sigbus),
+    operation("inline", "answers by the faulting thread", trial::inline),
+    operation("adopt", "adoption of memory in place", adopted::adopt),
     operation("wp-unpopulated", "protection of missing pages", faults::wp_unpopulated),
     operation("poll", "poll and epoll", faults::poll),
     operation("system-call", "system calls on missing pages", pages::system_call),

@@ -27,17 +27,19 @@ fn columns() -> Vec<Column> {
 const ENDS_A_PROCESS: [&str; 2] = ["poison", "sigbus"];
 /// Stops all of one; needs a privilege.
 const FORKS: &str = "event-fork";
+/// Leaves a handler in one.
+const INLINE: &str = "inline";
 
 #[test]
 fn without_a_second_process_what_would_end_this_one_is_offered_and_the_rest_is_done() {
     let report = examine();
-    assert_eq!(report.operations.len(), 21);
+    assert_eq!(report.operations.len(), 23);
     for column in columns() {
         for row in &report.operations {
             let answer = answer(&report, row.name, column);
             let is_offered = *answer == Answer::Offered;
             if row.name != FORKS || !matches!(answer, Answer::Refused(_)) {
-                let expected = row.name == FORKS || ENDS_A_PROCESS.contains(&row.name);
+                let expected = [FORKS, INLINE].contains(&row.name) || ENDS_A_PROCESS.contains(&row.name);
                 assert_eq!(is_offered, expected, "{}: {answer:?}", row.name);
             }
             assert!(!matches!(answer, Answer::Wrong(_)), "{}: {answer:?}", row.name);

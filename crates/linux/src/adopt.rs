@@ -62,10 +62,6 @@ impl Adopted {
         self.gate.as_ref().first()?.unless_given_back(pages, request)
     }
 
-    pub(crate) fn is_given_back(&self, page: usize) -> bool {
-        self.gate.as_ref().first().is_none_or(|gate| gate.is_given_back(page))
-    }
-
     /// Gives pages back; see [`Gate::give_back`].
     pub(crate) fn give_back(
         &self,

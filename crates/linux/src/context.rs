@@ -10,13 +10,13 @@
 
 use core::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 use userfault_client::{Errno, Fault, Features, UffdError};
-use userfault_memory::{Advice, Mapping, Protection, Shared, page_size};
+use userfault_memory::page_size;
+use userfault_signal::fork_generation;
 
 use crate::inline::Handover;
 use crate::{sleepers, sys};
@@ -181,31 +181,18 @@ pub(crate) fn open_pagemap() -> Result<OwnedFd, UffdError> {
         .map_err(|error| system("open of /proc/self/pagemap", sys::errno(error)))
 }
 
-/// A word that a forked child finds cleared.
-///
-/// Asked before each request, so it must not cost a system call, and a process id would not do: a
-/// child in a namespace of its own may have its parent's number.
-#[derive(Debug)]
-pub(crate) struct Mark(Shared);
+/// The address space that opened it: a forked child's is another one, whatever its process id.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(u32);
 
 impl Mark {
-    const HERE: [u8; 8] = [1; 8];
-
     pub(crate) fn new() -> Result<Self, UffdError> {
-        let lost = |_| system("mapping the fork mark", Errno::ENOMEM);
-        let mapping = Mapping::reserve(page_size(), Protection::ReadWrite).map_err(lost)?;
-        let all = mapping.range();
-        mapping
-            .advise(all.clone(), Advice::WipeOnFork)
-            .map_err(|_| system("madvise(MADV_WIPEONFORK)", Errno::EINVAL))?;
-        let word = Arc::new(mapping).shared(all).map_err(|_| system("lending the fork mark", Errno::EINVAL))?;
-        word.write(0, &Self::HERE).map_err(|_| system("setting the fork mark", Errno::EINVAL))?;
-        Ok(Self(word))
+        let lost = |errno| system("mapping the fork mark", Errno::from_raw(errno));
+        fork_generation().map(Self).map_err(lost)
     }
 
-    pub(crate) fn is_here(&self) -> bool {
-        let mut word = [0; 8];
-        self.0.read(0, &mut word).is_ok() && word == Self::HERE
+    pub(crate) fn is_here(self) -> bool {
+        fork_generation() == Ok(self.0)
     }
 }
 

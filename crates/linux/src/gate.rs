@@ -1,7 +1,7 @@
 //! Which pages of adopted memory were given back, and how requests about them come to an end.
 //!
-//! Requests take no lock and do not allocate: they are made in signal handlers, and by those who answer the
-//! faults of the allocator's memory. The gate lies in mappings of its own.
+//! Requests take no lock and do not allocate: they are made by those who answer the faults of the allocator's
+//! memory. The gate lies in mappings of its own.
 //!
 //! # Ordering
 //!
@@ -53,11 +53,6 @@ impl Gate {
             epoch: AtomicUsize::new(0),
             requests: Default::default(),
         })
-    }
-
-    /// Whether a page was given back.
-    pub(crate) fn is_given_back(&self, page: usize) -> bool {
-        self.given_back.get(page)
     }
 
     /// Makes a request about pages, unless some of them were given back.
@@ -146,7 +141,7 @@ mod tests {
                         });
                         given.unwrap();
                         range.clone().for_each(|page| assert!(table[page]));
-                        (0..5).for_each(|page| assert_eq!(gate.is_given_back(page), table[page]));
+                        (0..5).for_each(|page| assert_eq!(gate.given_back.get(page), table[page]));
                     }
                 }
             }

@@ -223,6 +223,17 @@ pub(crate) fn take(slot: u32) -> Option<Handed> {
     }
 }
 
+/// In a forked child, before anybody files: gives up what its parent's threads had filed.
+pub(crate) fn forget() {
+    for row in &TABLE {
+        let word = row.word.load(Ordering::Relaxed);
+        if word & STATE != FREE {
+            row.word.store((word & !STATE).wrapping_add(GENERATION) | FREE, Ordering::Relaxed);
+        }
+    }
+    IN_USE.store(0, Ordering::SeqCst);
+}
+
 /// Calls `found` with each fault that somebody sleeps for, and whether it was read. Allocates nothing.
 pub(crate) fn for_each(mut found: impl FnMut(Handed, bool)) {
     for row in rows() {

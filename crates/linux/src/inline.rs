@@ -11,7 +11,10 @@
 //! ```
 //!
 //! A context with the feature has one of the static slots below, whether it ever answers inline or not: its readers
-//! may be asleep before it does. A slot's eventfd is never closed: who rings late must not write to a stranger's file.
+//! may be asleep before it does. What a forked child must not share is in `home.rs`.
+//!
+//! Adopted memory is not answered inline: a bus error there may be about what the program has put in its place, and
+//! nobody could tell.
 //!
 //! Invariants:
 //!
@@ -26,31 +29,31 @@
 //! or separated by such fences, so one sees the other.
 //!
 //! Kernel counterpart: `UFFD_FEATURE_SIGBUS`.
-#![expect(unsafe_code, reason = "promises what a signal handler may do; the three invariants above are the proof")]
+#![expect(unsafe_code, reason = "promises what a signal handler may do; the two invariants above are the proof")]
 
 use core::fmt;
-use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::epoll;
 use userfault_abi::{CopyModes, Features, PagefaultFlags, RegisterModes};
 use userfault_client::{Errno, Fault, Progress, Stopped, UffdError};
 use userfault_memory::page_size;
 use userfault_signal::{
     Answers, AskMonitor, Disposition, FaultContext, FaultHandler, InlineCounts, InlineSource, InstallError, Place,
-    Signal, Turn, install, is_blocked, still_installed,
+    Signal, install, is_blocked, still_installed,
 };
 
-use crate::context::{Context, Mark, open_pagemap, system};
+use crate::context::{Context, system};
 use crate::handed::{self, Handed};
+use crate::home::{Home, is_readable};
 use crate::pages::Pages;
 use crate::region::Region;
 use crate::sys;
 
 /// Contexts with the SIGBUS feature at a time.
-const SLOTS: usize = 1024;
+pub(crate) const SLOTS: usize = 1024;
 
 struct Slot {
     taken: AtomicBool,
@@ -60,8 +63,6 @@ struct Slot {
     place: Place<Here>,
     /// Some page may be poisoned. Kernels without memory failure raise the same signal for those.
     may_be_poisoned: AtomicBool,
-    /// Readable while something was filed and not read.
-    bell: OnceLock<OwnedFd>,
 }
 
 static TABLE: [Slot; SLOTS] = [const {
@@ -71,23 +72,12 @@ static TABLE: [Slot; SLOTS] = [const {
         end: AtomicUsize::new(0),
         place: Place::new(),
         may_be_poisoned: AtomicBool::new(false),
-        bell: OnceLock::new(),
     }
 }; SLOTS];
 /// No slot from here on was ever taken.
 static HIGH: AtomicUsize = AtomicUsize::new(0);
-/// The process in which the slots mean something; leaked.
-static HOME: AtomicPtr<Home> = AtomicPtr::new(ptr::null_mut());
-/// Who begins to answer inline.
-static BEGINNING: Turn = Turn::new();
 /// The handler is installed; a forked child has its parent's.
 static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
-
-/// What is about this process, and of no use in a forked child.
-struct Home {
-    mark: Mark,
-    pagemap: OwnedFd,
-}
 
 /// What a thread needs to answer itself.
 #[derive(Debug)]
@@ -127,8 +117,8 @@ impl Region {
     ///
     /// # Errors
     ///
-    /// [`UffdError::NotInline`] without the SIGBUS feature, for memory registered for more than missing pages,
-    /// while a region of the descriptor is answered inline already, where the calling thread blocks SIGBUS, and
+    /// [`UffdError::NotInline`] without the SIGBUS feature, for memory registered for more than missing pages, for
+    /// adopted memory, while a region of the descriptor is answered inline already, where the calling thread blocks SIGBUS, and
     /// where another handler was installed after ours; [`UffdError::System`] without memory.
     pub fn answer_inline(&self, source: impl InlineSource, window: usize) -> Result<Inline, UffdError> {
         let pages = self.inner();
@@ -140,12 +130,15 @@ impl Region {
         if pages.modes() != RegisterModes::MISSING {
             return refused("the memory is registered for more than missing pages; leave write protection out");
         }
+        if pages.adopted().is_some() {
+            return refused("a bus error in adopted memory may be the program's own; serve it by a monitor");
+        }
         let answers = Answers::new(source, pages.count(), page_size(), window)
             .map_err(|error| system("mmap", Errno::from_raw(error.errno)))?;
         let here = Arc::new(Here { pages: Arc::clone(pages), answers });
         let slot = handover.slot;
-        let _turn = BEGINNING.take();
-        take_signal()?;
+        let (home, _turn) = Home::begin(forget)?;
+        take_signal(home)?;
         let served = slot.start.load(Ordering::SeqCst);
         if served != 0 && served != pages.base() || slot.place.publish(Arc::clone(&here)).is_err() {
             return refused("a region of this descriptor is, or was, answered inline; open a descriptor for this one");
@@ -160,20 +153,21 @@ fn refused(reason: &'static str) -> Result<Inline, UffdError> {
     Err(UffdError::NotInline { reason })
 }
 
-/// Makes SIGBUS come to us; under `BEGINNING`.
-fn take_signal() -> Result<(), UffdError> {
+/// In a forked child: the slots, and who sleeps for them, are its parent's.
+fn forget() {
+    for slot in &TABLE {
+        slot.start.store(0, Ordering::SeqCst);
+    }
+    handed::forget();
+}
+
+/// Makes SIGBUS come to us; for whose turn it is.
+fn take_signal(home: &Home) -> Result<(), UffdError> {
     let not_inline = |reason| Err(UffdError::NotInline { reason });
     if is_blocked(Signal::Bus.number()) {
         return not_inline("this thread blocks SIGBUS, so its first fault would end the process; unblock it");
     }
-    if home().is_none() {
-        // In a forked child the slots are its parent's.
-        for slot in &TABLE {
-            slot.start.store(0, Ordering::SeqCst);
-        }
-        let pagemap = open_pagemap()?;
-        HOME.store(Box::into_raw(Box::new(Home { mark: Mark::new()?, pagemap })), Ordering::Release);
-    }
+    home.make_pagemap()?;
     if !IS_INSTALLED.load(Ordering::Relaxed) {
         install::<BusErrors>(Signal::Bus).map_err(|error| {
             let errno = if let InstallError::Os { errno } = error { Errno::from_raw(errno) } else { Errno::EBUSY };
@@ -185,12 +179,6 @@ fn take_signal() -> Result<(), UffdError> {
         Ok(()) => Ok(()),
         Err(_) => not_inline("SIGBUS went to another handler after ours; install that one first"),
     }
-}
-
-/// What belongs to this process; `None` in one that does not answer inline, as a forked child of one that does.
-fn home() -> Option<&'static Home> {
-    // SAFETY: null, or leaked by `take_signal`.
-    unsafe { HOME.load(Ordering::Acquire).as_ref() }.filter(|home| home.mark.is_here())
 }
 
 impl Inline {
@@ -242,36 +230,34 @@ struct BusErrors;
 // SAFETY: invariant 1.
 unsafe impl FaultHandler for BusErrors {
     fn handle(context: &mut FaultContext<'_>) -> Disposition {
-        let Some(home) = home().filter(|_| context.is_bus_error()) else { return Disposition::NotOurs };
+        let Some(home) = Home::get().filter(|_| context.is_bus_error()) else { return Disposition::NotOurs };
         let address = context.address();
         let known = TABLE.get(..HIGH.load(Ordering::SeqCst)).unwrap_or_default();
         let Some((index, slot)) = (0..).zip(known).find(|(_, slot)| slot.has(address)) else {
             return Disposition::NotOurs;
         };
-        if slot.was_given_back(address) {
-            // The program's alone. A fault from before that is none any more.
-            return if is_readable(address) { Disposition::Handled } else { Disposition::NotOurs };
-        }
-        if slot.may_be_poisoned.load(Ordering::Relaxed) && home.has_marker(address) {
+        if slot.may_be_poisoned.load(Ordering::Relaxed) && home.is_lost(address) {
             return Disposition::NotOurs;
         }
-        if !context.has_large_stack() || slot.answer(address).is_err() {
-            slot.hand_over(index, context, address);
+        let answer = if context.has_large_stack() { slot.answer(address) } else { Err(AskMonitor) };
+        match answer {
+            Ok(Answered::Brought) => Disposition::Handled,
+            // As a rule, by somebody else.
+            Ok(Answered::WasThere) if home.is_lost(address) => Disposition::NotOurs,
+            Ok(Answered::WasThere) => Disposition::Handled,
+            Err(AskMonitor) if home.is_lost(address) => Disposition::NotOurs,
+            Err(AskMonitor) => {
+                slot.hand_over(home, index, context, address);
+                Disposition::Handled
+            }
         }
-        Disposition::Handled
     }
 }
 
-impl Home {
-    /// Whether a marker instead of a page is at `address`: it counts as swapped, and is not present.
-    fn has_marker(&self, address: usize) -> bool {
-        const SWAPPED: u64 = 1 << 62;
-        const PRESENT: u64 = 1 << 63;
-        let mut entry = [0; size_of::<u64>()];
-        let offset = (address / page_size() * entry.len()) as u64;
-        let read = rustix::io::pread(&self.pagemap, &mut entry, offset);
-        read == Ok(entry.len()) && u64::from_ne_bytes(entry) & (SWAPPED | PRESENT) == SWAPPED
-    }
+/// What came of an answer for the page that a thread waits for.
+enum Answered {
+    Brought,
+    WasThere,
 }
 
 impl Slot {
@@ -280,42 +266,29 @@ impl Slot {
         start != 0 && (start..self.end.load(Ordering::SeqCst)).contains(&address)
     }
 
-    /// Whether it is a page of adopted memory that was given back since.
-    fn was_given_back(&self, address: usize) -> bool {
-        self.place.enter().is_some_and(|here| {
-            let page = address.saturating_sub(here.pages.base()) / page_size();
-            here.pages.adopted().is_some_and(|adopted| adopted.is_given_back(page))
-        })
-    }
-
     /// Not inlined: on small stacks, where nobody comes here, its frame must not be part of the handler's.
     #[inline(never)]
-    fn answer(&self, address: usize) -> Result<(), AskMonitor> {
+    fn answer(&self, address: usize) -> Result<Answered, AskMonitor> {
         let here = self.place.enter().ok_or(AskMonitor)?;
         let offset = address.checked_sub(here.pages.base()).ok_or(AskMonitor)?;
         let page = offset / page_size();
-        here.answers.answer(page, |first, bytes| here.install(first, page, bytes))
+        let mut answered = Answered::Brought;
+        here.answers.answer(page, |first, bytes| here.install(first, page, bytes, &mut answered))?;
+        Ok(answered)
     }
 
     /// Leaves the fault to the monitor, and sleeps until the page is filled.
-    fn hand_over(&self, index: u32, context: &mut FaultContext<'_>, address: usize) {
+    fn hand_over(&self, home: &Home, index: u32, context: &mut FaultContext<'_>, address: usize) {
         let (write, thread) = (context.is_write(), thread_id());
         let Some(ticket) = handed::file(&Handed { slot: index, address: address as u64, write, thread }) else {
             // No row is free: the access is repeated until one is.
             return std::thread::yield_now();
         };
         if self.has(address) && !is_readable(address) {
-            self.ring();
+            home.ring(index);
             ticket.park(context);
         }
         ticket.leave();
-    }
-
-    fn ring(&self) {
-        if let Some(bell) = self.bell.get() {
-            // Full means readable, too.
-            let _written = rustix::io::write(bell, &1_u64.to_ne_bytes());
-        }
     }
 }
 
@@ -323,23 +296,9 @@ fn thread_id() -> u32 {
     rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()
 }
 
-/// Whether the kernel can read the word around `address` without anybody's help.
-///
-/// Asked by a request that is refused after it has read its argument: a missing page is `EFAULT`, and whatever is
-/// there does not matter.
-fn is_readable(address: usize) -> bool {
-    const NO_SUCH_REQUEST: i32 = -1;
-    const WORD: usize = size_of::<u64>();
-    let word = ptr::with_exposed_provenance::<u64>(address & !(WORD - 1));
-    let nowhere = ptr::null_mut::<u64>();
-    // SAFETY: the kernel reads one word of user memory, or says that it cannot; then it refuses (invariant 3).
-    let answer = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, NO_SUCH_REQUEST, word, nowhere, WORD) };
-    answer == 0 || sys::last_errno() != Errno::EFAULT
-}
-
 impl Here {
     /// Copies to those pages that are missing; how many. `asked` is the page that the thread waits for.
-    fn install(&self, first: usize, asked: usize, bytes: &[u8]) -> Result<usize, AskMonitor> {
+    fn install(&self, first: usize, asked: usize, bytes: &[u8], answered: &mut Answered) -> Result<usize, AskMonitor> {
         let (size, mut at, mut filled) = (page_size(), first, 0);
         let end = first + bytes.len() / size;
         let mut most = end - first;
@@ -353,7 +312,12 @@ impl Here {
             at += pages_done;
             match stopped_by {
                 None => {}
-                Some(Stopped::AlreadyPresent) => at += 1,
+                Some(Stopped::AlreadyPresent) => {
+                    if at == asked {
+                        *answered = Answered::WasThere;
+                    }
+                    at += 1;
+                }
                 Some(Stopped::NotRegistered) if most > 1 => most = 1,
                 // Plain memory by now.
                 Some(Stopped::NotRegistered) => at += 1,
@@ -373,16 +337,13 @@ impl Handover {
         let (index, slot) = free.ok_or(system("opening more than 1024 with the SIGBUS feature", Errno::ENOSPC))?;
         HIGH.fetch_max(index as usize + 1, Ordering::SeqCst);
         let handover = Self { index, slot, poller: OnceLock::new() };
-        if slot.bell.get().is_none() {
-            let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-            let fresh = eventfd(0, flags).map_err(|error| system("eventfd", sys::errno(error)))?;
-            let _first = slot.bell.set(fresh);
-        }
+        let (home, _turn) = Home::begin(forget)?;
+        home.make_bell(index)?;
         Ok(handover)
     }
 
     pub(crate) fn bell(&self) -> Option<BorrowedFd<'_>> {
-        self.slot.bell.get().map(AsFd::as_fd)
+        Home::get()?.bell(self.index)
     }
 
     /// From now on some page may be poisoned.

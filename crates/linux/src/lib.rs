@@ -59,6 +59,7 @@ mod foreign;
 mod gate;
 mod given;
 mod handed;
+mod home;
 mod inline;
 mod open;
 mod ops;

@@ -112,8 +112,9 @@ impl Context {
     }
 
     pub(crate) fn wake(&self, span: Span<'_>) -> Result<(), UffdError> {
+        let done = sys::wake(self.fd(), span.start(), span.len()).map_err(|errno| system("UFFDIO_WAKE", errno));
         self.note_answered(span.start(), span.len());
-        sys::wake(self.fd(), span.start(), span.len()).map_err(|errno| system("UFFDIO_WAKE", errno))
+        done
     }
 
     pub(crate) fn register(&self, span: Span<'_>, modes: RegisterModes) -> Result<IoctlMask, UffdError> {
@@ -121,7 +122,9 @@ impl Context {
     }
 
     pub(crate) fn unregister(&self, span: Span<'_>) -> Result<(), UffdError> {
+        let done = sys::unregister(self.fd(), span).map_err(|errno| system("UFFDIO_UNREGISTER", errno));
+        // Afterwards: who is woken before would find the page missing still, and sleep again.
         self.note_answered(span.start(), span.len());
-        sys::unregister(self.fd(), span).map_err(|errno| system("UFFDIO_UNREGISTER", errno))
+        done
     }
 }

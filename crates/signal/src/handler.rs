@@ -269,7 +269,7 @@ extern "C" fn entry(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
         && signal.slot().handlers.iter().map_while(Place::get).any(|handle| handle(&mut fault) == Disposition::Handled);
     let has_raised = fault.has_raised;
     if !is_handled {
-        chain(fault, info, context);
+        chain(fault, info, context, errno);
     }
     if !is_handled || mask_before != mask {
         // For one who replaced us and called; the kernel restores the interrupted mask by itself.
@@ -280,7 +280,7 @@ extern "C" fn entry(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
 }
 
 /// Does what would have happened without us.
-fn chain(mut fault: FaultContext<'_>, info: NonNull<siginfo_t>, context: NonNull<c_void>) {
+fn chain(mut fault: FaultContext<'_>, info: NonNull<siginfo_t>, context: NonNull<c_void>, errno: c_int) {
     let signal = fault.signal;
     let previous = signal.slot().previous.take();
     match previous.handler {
@@ -297,6 +297,8 @@ fn chain(mut fault: FaultContext<'_>, info: NonNull<siginfo_t>, context: NonNull
             sys::set_mask(fault.interrupted_mask().union(previous.mask).union(own));
             fault.has_raised = false;
             drop(fault);
+            // What the interrupted code had: a handler may look at it, or jump out.
+            sys::set_errno(errno);
             call(handler, previous.flags, signal.number(), info, context);
         }
     }

@@ -3,8 +3,8 @@
 //! Invariants:
 //!
 //! 1. `[base, base + len)` was mapped here: a page without access, then the stack.
-//! 2. It is unmapped only when the kernel no longer has it as the alternate stack of the thread, and the
-//!    owner never leaves its thread.
+//! 2. It is unmapped only when the kernel no longer has it as the alternate stack of the thread and nobody took
+//!    it for the previous one of theirs, and the owner never leaves its thread.
 //!
 //! Kernel counterpart: `sigaltstack(2)`.
 #![expect(unsafe_code, reason = "maps a stack; the two invariants above are this file's proof")]
@@ -113,13 +113,17 @@ impl Own {
         Ok(own)
     }
 
-    /// Sets the previous stack again if ours is still set; whether the kernel no longer has ours.
+    /// Sets the previous stack again if ours is still set; whether nobody will set ours any more.
     fn is_given_back(&self) -> bool {
         let Ok(current) = sys::alternate_stack() else {
             return false;
         };
-        if current.ss_flags & libc::SS_DISABLE != 0 || current.ss_sp != self.start {
+        if current.ss_flags & libc::SS_DISABLE != 0 {
             return true;
+        }
+        if current.ss_sp != self.start {
+            // Whoever set it may keep ours, to set it again.
+            return false;
         }
         let mut previous = self.previous;
         // The kernel says SS_ONSTACK, but does not take it.
@@ -131,7 +135,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // Running on it, inside a handler: leaked rather than pulled away.
+        // Running on it, inside a handler, or not the last one: leaked rather than pulled away.
         if self.is_given_back() {
             self.known = None;
             // SAFETY: ours (invariant 1), and the kernel no longer has it (2).

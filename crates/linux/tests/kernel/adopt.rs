@@ -5,7 +5,6 @@
 #![expect(unsafe_code, reason = "adopts memory and reaches it by address; the invariant above is this file's proof")]
 
 use std::ops::Range;
-use std::os::unix::process::ExitStatusExt;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -17,11 +16,13 @@ use userfault_client::{
     Wait, WriteProtect,
 };
 use userfault_linux::{Region, Uffd};
-use userfault_signal::{AlternateStack, Bytes};
+use userfault_signal::Bytes;
 
 use crate::support::{Events, alone, open, skip};
 
 const PAGE: usize = 4096;
+/// `linux/mman.h`.
+const MADV_GUARD_INSTALL: i32 = 102;
 const BOTH: RegisterModes = RegisterModes::MISSING.union(RegisterModes::WP);
 
 /// Maps memory, in one step over what is there if `address` is not 0: other tests map, too.
@@ -262,55 +263,29 @@ fn raising() -> Options {
 }
 
 #[test]
-fn who_answers_inline_leaves_alone_what_was_given_back_whatever_lies_there() {
-    alone!(who_answers_inline_leaves_alone_what_was_given_back_whatever_lies_there, {
-        let uffd = open!(&raising());
-        let base = map_at(0, 64);
-        let region = adopt(&uffd, base..base + 64 * PAGE, RegisterModes::MISSING).unwrap();
-        let inline = region.answer_inline(Bytes::from(vec![7; 64 * PAGE]), 16).unwrap();
-        region.unregister(20..30).unwrap();
-        map_at(base + 20 * PAGE, 10);
-        let other = adopt(&uffd, base + 20 * PAGE..base + 30 * PAGE, RegisterModes::MISSING).unwrap();
-        let _large = AlternateStack::ensure(0).unwrap();
-        check(base, 17..18, 7);
-        check(base, 31..32, 7);
-        assert_eq!(inline.counts().pages_filled, 6);
-        for page in 0..10 {
-            assert_eq!(other.copy(page, &[3; PAGE]).unwrap().complete(), Ok(1), "page {page}");
-        }
-    });
-}
-
-/// Where inline-answered memory was given back the program maps a file that is too short, and touches it.
-fn touch_behind_the_end_of_a_file() {
-    let Some(uffd) = crate::support::try_open(&raising()) else { std::process::exit(3) };
-    let base = map_at(0, 64);
-    let region = adopt(&uffd, base..base + 64 * PAGE, RegisterModes::MISSING).unwrap();
-    let _inline = region.answer_inline(Bytes::from(vec![7; 64 * PAGE]), 1).unwrap();
-    let _large = AlternateStack::ensure(0).unwrap();
-    check(base, 21..22, 7);
-    region.unregister(20..30).unwrap();
-    let file = rustix::fs::memfd_create("short", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-    let place = ptr::with_exposed_provenance_mut(base + 20 * PAGE);
-    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
-    // SAFETY: invariant 1: unregistered.
-    unsafe { rustix::mm::mmap(place, 10 * PAGE, access, flags, &file, 0) }.unwrap();
-    println!("given back");
-    check(base, 21..22, 7);
-    println!("touched");
+fn adopted_memory_is_not_answered_inline_and_the_reason_is_told() {
+    let uffd = open!(&raising());
+    let base = map_at(0, 4);
+    let region = adopt(&uffd, base..base + 4 * PAGE, RegisterModes::MISSING).unwrap();
+    let error = region.answer_inline(Bytes::from(vec![7; 4 * PAGE]), 1).unwrap_err();
+    assert!(matches!(error, UffdError::NotInline { reason } if reason.contains("the program's own")), "{error}");
+    // It can be filled as ever.
+    assert_eq!(region.copy(0, &[7; PAGE]).unwrap().complete(), Ok(1));
+    check(base, 0..1, 7);
 }
 
 #[test]
-fn a_bus_error_of_what_lies_there_now_is_the_programs() {
-    if crate::support::is_alone() {
-        return touch_behind_the_end_of_a_file();
+fn guards_in_the_programs_memory_are_not_filled_over() {
+    let uffd = open!();
+    let base = map_at(0, 4);
+    let place = ptr::with_exposed_provenance_mut(base + PAGE);
+    // SAFETY: the test's own page (invariant 1), which nobody refers to.
+    if unsafe { libc::madvise(place, PAGE, MADV_GUARD_INSTALL) } != 0 {
+        return skip("this kernel has no guards");
     }
-    let name = crate::support::path_of(&a_bus_error_of_what_lies_there_now_is_the_programs);
-    let output = crate::support::start(&name);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.code() == Some(3) {
-        return skip("there is no SIGBUS feature");
-    }
-    assert_eq!(output.status.signal(), Some(libc::SIGBUS), "{text}");
-    assert!(text.contains("given back") && !text.contains("touched"), "{text}");
+    let refused = adopt(&uffd, base..base + 4 * PAGE, BOTH).unwrap_err();
+    let guard = base + PAGE..base + 2 * PAGE;
+    assert!(matches!(&refused, AdoptError::Unfit { range, why: Unfit::Guarded } if *range == guard), "{refused}");
+    let region = adopt(&uffd, base + 2 * PAGE..base + 4 * PAGE, BOTH).unwrap();
+    assert_eq!(region.copy(0, &[3; 2 * PAGE]).unwrap().complete(), Ok(2));
 }

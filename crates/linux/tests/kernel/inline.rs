@@ -1,11 +1,14 @@
 //! Faults that the thread answers itself in a SIGBUS handler, and those that it hands over to the monitor.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
+use std::time::Duration;
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use userfault_client::{
     Event, Fault, FaultKind, Features, Options, Region as _, RegisterModes, Shared as _, Told, Uffd as _, UffdError,
     Wait,
@@ -14,7 +17,9 @@ use userfault_linux::{Region, Uffd};
 use userfault_signal::{AlternateStack, Bytes, FileBytes};
 
 use crate::outside::{self, fork, load, wait};
-use crate::support::{Events, Rescue, alone, is_alone, open, path_of, pattern, patterns, read, start, until};
+use crate::support::{
+    Events, Rescue, alone, is_alone, open, open_descriptors, path_of, pattern, patterns, read, start, until,
+};
 
 fn raising() -> Options {
     Options { require: Features::SIGBUS, wish: Features::EXACT_ADDRESS, ..Options::default() }
@@ -384,6 +389,83 @@ fn a_forked_child_answers_nothing_for_its_parent_and_can_begin_anew() {
         });
         assert_eq!(wait(pid), 0);
         large(|| compare(&region, 1));
+    });
+}
+
+// A slot that was used before the fork is taken anew in the child: its parent's descriptor is not rung there, nor
+// whatever the child has opened under that number.
+// spec: m/fork/inherited
+#[test]
+fn a_forked_child_rings_a_bell_of_its_own() {
+    alone!(a_forked_child_rings_a_bell_of_its_own, {
+        drop(open!(&raising()));
+        let before = open_descriptors();
+        let pid = fork(|| {
+            outside::close_all();
+            let files: Vec<File> =
+                (0..before + 4).map(|_| memfd_create("log", MemfdFlags::CLOEXEC).unwrap().into()).collect();
+            let uffd = Uffd::open(&raising()).unwrap();
+            let region = map(&uffd, 1);
+            let _inline = region.answer_inline(source(1), 1).unwrap();
+            let is_right = thread::scope(|scope| {
+                let small = scope.spawn(|| load(region.base()));
+                assert_eq!(told(&uffd, &region), 0);
+                fill(&region, 0);
+                small.join().unwrap() == pattern(0, 0)[0]
+            });
+            let is_untouched = files.iter().all(|file| file.metadata().unwrap().len() == 0);
+            i32::from(!is_right) + 2 * i32::from(!is_untouched)
+        });
+        assert_eq!(wait(pid), 0);
+    });
+}
+
+#[test]
+fn a_forked_child_does_not_silence_its_parents_bell() {
+    alone!(a_forked_child_does_not_silence_its_parents_bell, {
+        drop(open!(&raising()));
+        let (is_reading, tell) = std::io::pipe().unwrap();
+        let pid = fork(|| {
+            let uffd = Uffd::open(&raising()).unwrap();
+            let (_region, mut events) = (map(&uffd, 1), Events::new());
+            (&tell).write_all(&[1]).unwrap();
+            // Until the parent ends it.
+            loop {
+                let _none = uffd.read(Wait::AtMost(Duration::from_millis(1)), &mut events).unwrap();
+            }
+        });
+        (&is_reading).read_exact(&mut [0]).unwrap();
+        let uffd = Uffd::open(&raising()).unwrap();
+        let region = map(&uffd, 3000);
+        let _inline = region.answer_inline(source(3000), 1).unwrap();
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| monitor(&uffd, &region));
+            for page in 0..3000 {
+                assert_eq!(load(region.base() + page * region.page_size()), pattern(page, 0)[0]);
+            }
+            uffd.shut_down();
+            assert_eq!(reader.join().unwrap(), 3000);
+        });
+        outside::end(pid);
+    });
+}
+
+#[test]
+fn who_sleeps_for_a_page_that_is_unregistered_goes_on() {
+    alone!(who_sleeps_for_a_page_that_is_unregistered_goes_on, {
+        drop(open!(&raising()));
+        for _ in 0..300 {
+            let uffd = Uffd::open(&raising()).unwrap();
+            let region = map(&uffd, 2);
+            // From now on faults are handed over, and nobody answers.
+            drop(region.answer_inline(source(2), 1).unwrap());
+            thread::scope(|scope| {
+                let sleeper = scope.spawn(|| load(region.base()));
+                until_asleep(&uffd, 1);
+                region.unregister(0..1).unwrap();
+                assert_eq!(sleeper.join().unwrap(), 0);
+            });
+        }
     });
 }
 

@@ -33,6 +33,19 @@ pub(crate) fn wait(pid: i32) -> i32 {
     status.exit_status().unwrap_or_else(|| 128 + status.terminating_signal().unwrap())
 }
 
+/// Ends a child, and waits for that.
+pub(crate) fn end(pid: i32) {
+    // SAFETY: takes numbers; the child was not waited for, so the number is its own.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+    assert_eq!(wait(pid), 128 + libc::SIGKILL);
+}
+
+/// Closes all descriptors but the standard ones, as daemons do; in a child that uses none of them any more.
+pub(crate) fn close_all() {
+    // SAFETY: takes numbers; nobody here relies on what is closed.
+    assert_eq!(unsafe { libc::close_range(3, u32::MAX, 0) }, 0);
+}
+
 /// Gives up every privilege, for ever; nobody has none to give up.
 pub(crate) fn become_nobody() {
     if !rustix::process::geteuid().is_root() {

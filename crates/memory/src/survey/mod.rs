@@ -178,9 +178,7 @@ impl Survey {
         let unread = |error| SurveyError::Unknown { what: "reading /proc/self/smaps", error };
         let smaps = File::open("/proc/self/smaps").and_then(Smaps::new).map_err(unread)?;
         let survey = Self::read(range, faults, smaps, &in_use)?;
-        if faults == FaultsBy::Signal {
-            no_guards(range)?;
-        }
+        no_guards(range)?;
         Ok(survey)
     }
 

@@ -156,6 +156,42 @@ fn a_previous_handler_gets_the_same_arguments_under_its_own_mask() {
     });
 }
 
+/// Wants nothing, after a call that failed.
+struct Fails;
+// SAFETY: a system call that is refused.
+unsafe impl FaultHandler for Fails {
+    fn handle(_: &mut FaultContext<'_>) -> Disposition {
+        // SAFETY: no descriptor has that number.
+        unsafe { libc::close(-1) };
+        Disposition::NotOurs
+    }
+}
+
+fn errno() -> *mut i32 {
+    // SAFETY: this thread's, which lives as long as it does.
+    unsafe { libc::__errno_location() }
+}
+
+extern "C" fn notes_errno(_: i32) {
+    // SAFETY: this thread's errno.
+    CODE.store(unsafe { errno().read() }, Relaxed);
+    open(CLOSED.load(Relaxed));
+}
+
+// spec: H26
+#[test]
+fn a_previous_handler_finds_the_errno_of_the_interrupted_code() {
+    child_that_lives(|| {
+        CLOSED.store(closed_pages(1), Relaxed);
+        set_action(SIGSEGV, notes_errno as extern "C" fn(i32) as usize, 0, &[]);
+        install::<Fails>(Signal::Segv).unwrap();
+        // SAFETY: this thread's errno.
+        unsafe { errno().write(libc::EDOM) };
+        assert_eq!(load(CLOSED.load(Relaxed)), 0);
+        assert_eq!(CODE.load(Relaxed), libc::EDOM);
+    });
+}
+
 // spec: H26
 #[test]
 fn a_previous_handler_of_one_argument_is_called_with_one() {

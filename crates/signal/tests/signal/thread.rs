@@ -190,6 +190,23 @@ fn an_alternate_stack_that_the_program_set_meanwhile_stays() {
     });
 }
 
+// spec: H21
+#[test]
+fn alternate_stacks_that_go_in_another_order_leave_one_that_is_mapped() {
+    child_that_lives(|| {
+        in_thread(|| {
+            let first = AlternateStack::ensure(0).unwrap();
+            let second = AlternateStack::ensure(2 * LARGE_STACK_BYTES).unwrap();
+            drop(first);
+            drop(second);
+            // Were it not there, the signal would find no room, and kill.
+            set_action(SIGUSR1, counts as extern "C" fn(i32) as usize, libc::SA_ONSTACK, &[]);
+            send(SIGUSR1);
+            assert_eq!(DELIVERED.load(Relaxed), 1);
+        });
+    });
+}
+
 #[test]
 fn an_alternate_stack_that_cannot_be_mapped_is_refused() {
     in_thread(|| {

@@ -148,9 +148,9 @@ pub(crate) fn file(handed: &Handed) -> Option<Ticket> {
             row.free(word & !STATE);
         }
     }
-    let (index, row, generation) = TABLE.iter().enumerate().find_map(|(index, row)| {
-        let word = row.word.load(Ordering::Relaxed);
-        (word & STATE == FREE && row.change(word, word | FILING)).then_some((index, row, word))
+    let (index, row, generation) = take_row().or_else(|| {
+        free_rows_of_the_dead();
+        take_row()
     })?;
     row.slot.store(handed.slot, Ordering::Relaxed);
     row.thread.store(handed.thread, Ordering::Relaxed);
@@ -162,6 +162,29 @@ pub(crate) fn file(handed: &Handed) -> Option<Ticket> {
     row.word.store(generation | UNREAD, Ordering::SeqCst);
     fence(Ordering::SeqCst);
     Some(Ticket { row, generation })
+}
+
+fn take_row() -> Option<(usize, &'static Row, u32)> {
+    TABLE.iter().enumerate().find_map(|(index, row)| {
+        let word = row.word.load(Ordering::Relaxed);
+        (word & STATE == FREE && row.change(word, word | FILING)).then_some((index, row, word))
+    })
+}
+
+/// Handlers jumped out of these sleeps, and then their threads ended.
+fn free_rows_of_the_dead() {
+    for row in rows() {
+        let (word, handed) = row.look();
+        if word & STATE > FILING && !thread_exists(handed.thread) {
+            row.free(word & !STATE);
+        }
+    }
+}
+
+fn thread_exists(thread: u32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    let id = i32::try_from(thread).ok().and_then(Pid::from_raw);
+    id.is_some_and(|id| test_kill_process(id) != Err(rustix::io::Errno::SRCH))
 }
 
 impl Ticket {
@@ -248,6 +271,7 @@ pub(crate) fn for_each(mut found: impl FnMut(Handed, bool)) {
 mod tests {
     use super::{Handed, Ticket, file, for_each, is_asleep, take, wake};
     use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     fn fault(slot: u32, address: u64, thread: u32) -> Handed {
         Handed { slot, address, write: false, thread }
@@ -258,10 +282,16 @@ mod tests {
         word & !super::STATE == ticket.generation && is_asleep(word)
     }
 
-    // The table is one per process: each test has slots and threads of its own.
+    /// The table is one per process, and the threads here exist nowhere: one test at a time.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    fn alone() -> MutexGuard<'static, ()> {
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     #[test]
     fn faults_are_read_once_oldest_first_by_their_own_context() {
+        let _alone = alone();
         let all: Vec<_> = [5, 3, 4].map(|page| fault(1001, u64::from(page) << 12, 0x1_0000 + page)).to_vec();
         let tickets: Vec<_> = all.iter().map(|handed| file(handed).unwrap()).collect();
         assert_eq!(take(1002), None);
@@ -275,6 +305,7 @@ mod tests {
 
     #[test]
     fn a_wake_reaches_the_sleepers_of_its_bytes_read_or_not_and_nobody_else() {
+        let _alone = alone();
         let [low, high, other] =
             [fault(1003, 0x1000, 0x2_0001), fault(1003, 0x2fff, 0x2_0002), fault(1004, 0x1000, 0x2_0003)]
                 .map(|handed| file(&handed).unwrap());
@@ -291,6 +322,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_files_anew_gives_up_its_earlier_sleep_and_a_late_leave_hurts_nobody() {
+        let _alone = alone();
         let first = file(&fault(1005, 0x1000, 0x3_0001)).unwrap();
         let second = file(&fault(1005, 0x2000, 0x3_0001)).unwrap();
         assert_eq!([first, second].map(sleeps), [false, true]);
@@ -302,5 +334,18 @@ mod tests {
         second.leave();
         assert!(sleeps(third));
         third.leave();
+    }
+
+    #[test]
+    fn rows_of_threads_that_ended_are_given_to_others() {
+        let _alone = alone();
+        // More than the kernel numbers threads by.
+        const NOBODY: u32 = 0x7000_0000;
+        for thread in 0..u32::try_from(super::ROWS).unwrap() {
+            let _jumped_out_of = file(&fault(1006, 0x1000, NOBODY + thread)).unwrap();
+        }
+        let ticket = file(&fault(1006, 0x1000, std::process::id())).unwrap();
+        assert!(sleeps(ticket));
+        ticket.leave();
     }
 }

@@ -356,6 +356,13 @@ impl Handover {
         handed::take(self.index)
     }
 
+    /// There may be more to read.
+    pub(crate) fn ring(&self) {
+        if let Some(home) = Home::get() {
+            home.ring(self.index);
+        }
+    }
+
     /// Empties the eventfd; before the faults are taken.
     pub(crate) fn drain(&self) {
         if let Some(bell) = self.bell() {

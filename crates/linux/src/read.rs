@@ -65,8 +65,8 @@ impl Context {
                 Ok(batch) => batch,
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => break,
-                // What was taken before is delivered first; the error repeats itself.
-                Err(_) if added > 0 => break,
+                // What there is else is delivered first; the error repeats itself.
+                Err(_) if added > 0 || self.take_handed(&mut added, events) => return Ok(added),
                 Err(errno) => return Err(system("read", errno)),
             };
             let taken = batch.len();
@@ -76,17 +76,29 @@ impl Context {
                 break;
             }
         }
-        Ok(added + self.take_handed(events))
+        self.take_handed(&mut added, events);
+        Ok(added)
     }
 
-    /// What SIGBUS handlers handed over.
-    fn take_handed(&self, events: &mut Vec<Event<Forked>>) -> usize {
-        let Some(handover) = self.handed_over() else { return 0 };
+    /// What SIGBUS handlers handed over, as far as there is room for it; whether there was any.
+    fn take_handed(&self, added: &mut usize, events: &mut Vec<Event<Forked>>) -> bool {
+        let Some(handover) = self.handed_over() else { return false };
+        let room = events.capacity() - events.len();
+        let limit = if room == 0 && *added == 0 { sys::BATCH } else { room };
+        if limit == 0 {
+            return false;
+        }
         // Before they are taken: what is filed later rings again.
         handover.drain();
         let before = events.len();
-        events.extend(core::iter::from_fn(|| handover.take()).map(|handed| Event::Fault(self.told(handed))));
-        events.len() - before
+        let handed = core::iter::from_fn(|| handover.take()).take(limit);
+        events.extend(handed.map(|handed| Event::Fault(self.told(handed))));
+        let taken = events.len() - before;
+        if taken == limit {
+            handover.ring();
+        }
+        *added += taken;
+        taken > 0
     }
 
     fn event(&self, message: Message, child: Option<OwnedFd>) -> Event<Forked> {

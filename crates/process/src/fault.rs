@@ -39,41 +39,81 @@ unsafe impl FaultHandler for Faults {
         if !context.is_page_fault() {
             return Disposition::NotOurs;
         }
-        let is_handled = |host: &Host| host.fault(context) == Disposition::Handled;
-        if Host::get().is_some_and(is_handled) || Host::of_ancestors().any(|host| host.fault_in_child(context)) {
-            return Disposition::Handled;
+        match context.with_room(|context| decide(context)) {
+            Step::NotOurs => return Disposition::NotOurs,
+            Step::Done => {}
+            Step::Fail => context.raise_bus_error(context.address()),
+            // On the handler's own stack: it may take long, and a handler may jump out of it.
+            Step::Sleep { host, waiter, ring } => host.sleep(context, waiter, ring),
         }
-        Disposition::NotOurs
+        Disposition::Handled
     }
 }
 
+/// What is left to do about a fault.
+enum Step {
+    NotOurs,
+    /// The access repeats.
+    Done,
+    /// The access raises SIGBUS.
+    Fail,
+    Sleep {
+        host: &'static Host,
+        waiter: WaiterId,
+        ring: Option<ContextId>,
+    },
+}
+
+impl From<Disposition> for Step {
+    fn from(disposition: Disposition) -> Self {
+        match disposition {
+            Disposition::Handled => Self::Done,
+            Disposition::NotOurs => Self::NotOurs,
+        }
+    }
+}
+
+fn decide(context: &FaultContext<'_>) -> Step {
+    let here = Host::get().map(|host| host.fault(context));
+    if let Some(step @ (Step::Done | Step::Fail | Step::Sleep { .. })) = here {
+        return step;
+    }
+    Host::of_ancestors().find_map(|host| host.fault_in_child(context)).unwrap_or(Step::NotOurs)
+}
+
 impl Host {
-    fn fault(&self, context: &mut FaultContext<'_>) -> Disposition {
+    fn fault(&'static self, context: &FaultContext<'_>) -> Step {
         let address = context.address();
         let write = context.is_write();
         if self.engine(context.signals_blocked()).is_locked_by_caller() {
             sys::die("userfault: a fault under the engine's lock; this is a bug in userfault-process\n");
         }
         if self.has_shared.load(Ordering::Relaxed) && self.has_appeared(context.signals_blocked(), address) {
-            return Disposition::Handled;
+            return Step::Done;
         }
         let thread = if self.wants_threads.load(Ordering::Relaxed) { sys::thread_id() } else { 0 };
         let patience = if context.has_large_stack() { Patience::Answer } else { Patience::Wait };
         let access = Access { address: address as u64, write, patience, origin: Origin::User, thread };
+        let mut step = Step::Done;
         match self.decide(context.signals_blocked(), &access) {
-            Verdict::NotOurs => return self.unregistered(context.signals_blocked(), address),
-            Verdict::Present(page) => return self.present(context.signals_blocked(), page, address, write),
+            Verdict::NotOurs => return self.unregistered(context.signals_blocked(), address).into(),
+            Verdict::Present(page) => return self.present(context.signals_blocked(), page, address, write).into(),
+            Verdict::Sleep { waiter, ring } => return Step::Sleep { host: self, waiter, ring },
             Verdict::Retry | Verdict::Full => sys::yield_now(),
-            Verdict::Bus => context.raise_bus_error(address),
+            Verdict::Bus => step = Step::Fail,
             Verdict::Zero(page) => self.zero(context.signals_blocked(), page),
             Verdict::Unprotect(page) => self.unprotect(context.signals_blocked(), page),
-            Verdict::Sleep { waiter, ring } => self.sleep(context, waiter, ring),
             Verdict::Inline { .. } => {}
         }
+        self.got_on();
+        step
+    }
+
+    /// The thread is past what it may have tried in vain.
+    fn got_on(&self) {
         if let Some(thread) = self.threads.mine() {
             thread.got_on();
         }
-        Disposition::Handled
     }
 
     /// The engine's verdict; `Inline` once the page was brought.
@@ -87,17 +127,13 @@ impl Host {
         }
     }
 
-    /// A fault in a forked child of the process whose host this is. Whether it is one of ours.
-    fn fault_in_child(&self, context: &mut FaultContext<'_>) -> bool {
+    /// A fault in a forked child of the process whose host this is; `None` if it is not one of ours.
+    fn fault_in_child(&self, context: &FaultContext<'_>) -> Option<Step> {
         let address = context.address();
-        match self.find_in_child(context.signals_blocked(), Page::new((address / PAGE_SIZE) as u64)) {
-            None => false,
-            Some(Found::Poisoned) => {
-                context.raise_bus_error(address);
-                true
-            }
+        match self.find_in_child(context.signals_blocked(), Page::new((address / PAGE_SIZE) as u64))? {
+            Found::Poisoned => Some(Step::Fail),
             // Nobody had told this process that it is a child (H18), or another thread was faster.
-            Some(Found::Plain) => self.unless_in_vain(address, 0) == Disposition::Handled,
+            Found::Plain => Some(Step::Done).filter(|_| self.unless_in_vain(address, 0) == Disposition::Handled),
         }
     }
 
@@ -190,6 +226,7 @@ impl Host {
             sys::warn("userfault: a monitor touched a missing page of its own region; nobody could have answered\n");
             let _left = self.engine(context.signals_blocked()).leave(waiter, Why::Killed);
             context.raise_bus_error(context.address());
+            thread.got_on();
             return;
         }
         if let Some(left_behind) = thread.as_ref().and_then(|thread| thread.sleeps_in(waiter)) {
@@ -204,6 +241,7 @@ impl Host {
         self.park(waiter, context.signals_blocked_mut());
         if let Some(thread) = thread {
             thread.sleeps_no_more(waiter);
+            thread.got_on();
         }
     }
 

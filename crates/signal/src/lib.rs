@@ -74,6 +74,7 @@ mod mask;
 mod park;
 mod raise;
 mod request;
+mod room;
 mod stack;
 mod sys;
 mod turn;

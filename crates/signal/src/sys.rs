@@ -213,6 +213,18 @@ pub(crate) unsafe fn set_alternate_stack(stack: &libc::stack_t) -> Result<(), i3
     if answer == 0 { Ok(()) } else { Err(errno()) }
 }
 
+/// As [`set_alternate_stack`]; returns what there was.
+///
+/// # Safety
+///
+/// As there.
+pub(crate) unsafe fn exchange_alternate_stack(stack: &libc::stack_t) -> Result<libc::stack_t, i32> {
+    let mut old = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    // SAFETY: both are live (invariant 1); the caller answers for the memory of the new one.
+    let answer = unsafe { libc::sigaltstack(stack, &raw mut old) };
+    if answer == 0 { Ok(old) } else { Err(errno()) }
+}
+
 /// Writes to standard error, past every buffer.
 pub(crate) fn write_error(bytes: &[u8]) {
     // SAFETY: a live slice of that length (invariant 1). Nobody can be told that nobody reads.

@@ -109,9 +109,10 @@ impl FileRegion {
     ///
     /// # Errors
     ///
-    /// [`UffdError::NotWholePages`], [`UffdError::OutsideRegion`]; [`UffdError::System`] if memory is
-    /// short (a part may be written then).
+    /// [`UffdError::NotWholePages`], [`UffdError::OutsideRegion`], [`UffdError::Forked`]; [`UffdError::System`] if
+    /// memory is short (a part may be written then).
     pub fn populate(&self, first: usize, bytes: &[u8]) -> Result<(), UffdError> {
+        self.pages.context().check_process()?;
         let count = whole_pages(bytes)?;
         let target = self.pages.bytes(&(first..first.saturating_add(count)))?;
         let (mut offset, mut rest) = (target.start as u64, bytes);
@@ -130,12 +131,13 @@ impl FileRegion {
     ///
     /// # Errors
     ///
-    /// [`UffdError::OutsideRegion`], [`UffdError::System`].
+    /// [`UffdError::OutsideRegion`], [`UffdError::Forked`], [`UffdError::System`].
     ///
     /// # Source
     ///
     /// `fallocate(2)`, `FALLOC_FL_PUNCH_HOLE`; `m/event/remove-not`.
     pub fn punch(&self, pages: Range<usize>) -> Result<(), UffdError> {
+        self.pages.context().check_process()?;
         let bytes = self.pages.bytes(&pages)?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&self.file, flags, bytes.start as u64, bytes.len() as u64)

@@ -96,7 +96,7 @@ impl FileRegion {
     ///
     /// # Errors
     ///
-    /// [`UffdError::NotWholePages`], [`UffdError::OutsideRegion`], [`UffdError::System`].
+    /// [`UffdError::NotWholePages`], [`UffdError::OutsideRegion`], [`UffdError::Forked`], [`UffdError::System`].
     pub fn populate(&self, first: usize, bytes: &[u8]) -> Result<(), UffdError> {
         either!(self, region => region.populate(first, bytes))
     }
@@ -105,7 +105,7 @@ impl FileRegion {
     ///
     /// # Errors
     ///
-    /// [`UffdError::OutsideRegion`], [`UffdError::System`].
+    /// [`UffdError::OutsideRegion`], [`UffdError::Forked`], [`UffdError::System`].
     pub fn punch(&self, pages: Range<usize>) -> Result<(), UffdError> {
         either!(self, region => region.punch(pages))
     }

@@ -7,9 +7,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use userfault_abi::CopyModes;
+use userfault_abi::{ContinueModes, CopyModes, ZeropageModes};
 use userfault_client::{
-    Errno, Event, Features, Options, Progress, Region as _, RegisterModes, Stopped, Uffd as _, UffdError, Wait,
+    Errno, Event, Features, Options, Progress, Region as _, RegisterModes, Shared as _, Stopped, Uffd as _, UffdError,
+    Wait,
 };
 use userfault_linux::{Foreign, Uffd};
 
@@ -168,6 +169,33 @@ fn a_forked_child_cannot_reach_its_parents_memory_through_what_it_inherits() {
         assert_eq!(uffd.read(Wait::Never, &mut Events::new()), Ok(0), "not shut down");
         assert_eq!(region.copy(0, &patterns(0..2, 1)), Ok(Progress::all(2)), "still missing");
         assert_eq!(window.as_ref(), patterns(0..2, 1));
+    });
+}
+
+// spec: m/fork/inherited
+#[test]
+fn a_forked_child_changes_nothing_of_its_parents_shared_region() {
+    alone!(a_forked_child_changes_nothing_of_its_parents_shared_region, {
+        let uffd = open!();
+        let region = uffd.map_shared(2, RegisterModes::MISSING).unwrap();
+        let (here, other) = (pattern(0, 0), pattern(0, 1));
+        region.populate(0, &here).unwrap();
+        let pid = fork(|| {
+            let refused = [
+                region.populate(0, &other),
+                region.populate(1, &other),
+                region.punch(0..1),
+                region.unmap(0..1),
+                region.unregister(0..1),
+                region.copy(1, &other, CopyModes::NONE).map(|_| ()),
+                region.zeropage(1..2, ZeropageModes::NONE).map(|_| ()),
+                region.continue_pages(0..1, ContinueModes::NONE).map(|_| ()),
+            ];
+            i32::from(refused.iter().any(|answer| *answer != Err(UffdError::Forked)))
+        });
+        assert_eq!(wait(pid), 0);
+        assert_eq!(region.shared(0..1).unwrap().compare(0, &here), None, "its contents are as they were");
+        assert_eq!(region.copy(1, &here, CopyModes::NONE), Ok(Progress::all(1)), "its hole is as it was");
     });
 }
 

@@ -92,6 +92,8 @@ pub enum MonitorError {
         /// Where.
         address: u64,
     },
+    /// The monitor is that of the parent of this forked process; it goes on there.
+    Forked,
     /// Events cannot be read any more; every missing page of the region is SIGBUS from now on.
     Read(UffdError),
 }
@@ -123,6 +125,9 @@ impl fmt::Display for MonitorError {
                 write!(f, "a thread waits at {address:#x} for an answer that a monitor of private memory does not have")
             }
             Self::Inline(error) => write!(f, "the region cannot be served: {error}"),
+            Self::Forked => f.write_str(
+                "the monitor answers in the parent of this forked process; open a descriptor here, and serve that",
+            ),
             Self::Read(error) => write!(f, "events cannot be read: {error}"),
         }
     }
@@ -148,7 +153,8 @@ impl core::error::Error for MonitorError {
             | Self::WritePanicked { .. }
             | Self::AlreadyServed
             | Self::OutsideRegion { .. }
-            | Self::Unanswerable { .. } => None,
+            | Self::Unanswerable { .. }
+            | Self::Forked => None,
         }
     }
 }

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use userfault_client::{Progress, Region, Uffd, UffdError};
-use userfault_signal::InlineCounts;
+use userfault_signal::{InlineCounts, fork_generation};
 
 pub use error::MonitorError;
 pub use stats::MonitorStats;
@@ -172,7 +172,15 @@ where
         let record = Arc::clone(&plan.record);
         let uffd = Arc::clone(&plan.uffd);
         let shut_down = Box::new(move || uffd.shut_down());
-        Ok((Monitor { shut_down, inline: None, ended: InlineCounts::default(), threads: Vec::new(), record }, plan))
+        let monitor = Monitor {
+            shut_down,
+            inline: None,
+            ended: InlineCounts::default(),
+            threads: Vec::new(),
+            record,
+            started_in: fork_generation(),
+        };
+        Ok((monitor, plan))
     }
 }
 
@@ -234,7 +242,7 @@ impl<U: Uffd> fmt::Debug for MonitorBuilder<U> {
 ///
 /// Dropped, it answers what has been asked, shuts its descriptor down for good and joins its threads. Who
 /// touches a missing page of the region afterwards sleeps until it is filled by other means: drop windows
-/// first.
+/// first. In a forked child it is the parent's still, and dropping it there does nothing.
 ///
 /// Example: [`MonitorBuilder`](crate::MonitorBuilder).
 #[must_use = "dropped, it stops answering"]
@@ -245,6 +253,8 @@ pub struct Monitor {
     ended: InlineCounts,
     threads: Vec<JoinHandle<()>>,
     record: Arc<Record>,
+    /// The address space that has the threads.
+    started_in: Result<u32, i32>,
 }
 
 impl Monitor {
@@ -268,18 +278,33 @@ impl Monitor {
     ///
     /// # Errors
     ///
-    /// The first [`MonitorError`]; [`MonitorStats::errors`] counts them.
+    /// The first [`MonitorError`]; [`MonitorStats::errors`] counts them. In a forked child
+    /// [`MonitorError::Forked`].
     ///
     /// # Blocking
     ///
     /// Until the source has returned.
     pub fn join(mut self) -> Result<MonitorStats, MonitorError> {
+        if self.is_inherited() {
+            // The lock below may be held by a thread that is not here.
+            return Err(MonitorError::Forked);
+        }
         self.stop();
         let first = self.record.first_error.lock().unwrap_or_else(PoisonError::into_inner).take();
         first.map_or_else(|| Ok(self.stats()), Err)
     }
 
+    /// Whether this is a forked child of the process that started it.
+    fn is_inherited(&self) -> bool {
+        fork_generation() != self.started_in
+    }
+
     fn stop(&mut self) {
+        if self.is_inherited() {
+            // Neither the threads are here, nor is anything to be ended that is the parent's.
+            core::mem::forget((self.inline.take(), core::mem::take(&mut self.threads)));
+            return;
+        }
         // First: what was handed to the monitor meanwhile is answered by it.
         if let Some(inline) = self.inline.take() {
             self.ended = inline.end();

@@ -9,6 +9,7 @@ mod adopting;
 mod doctor;
 mod examples;
 mod failing;
+mod forking;
 mod hard;
 mod inline;
 mod kernel_access;

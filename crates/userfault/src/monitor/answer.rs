@@ -88,6 +88,7 @@ impl<U: Uffd> Plan<U> {
             let now = bytes.get(..most * page_size).unwrap_or(bytes);
             let progress = match self.install {
                 Some(install) => install(&self.region, page, now),
+                None if self.protects => self.region.copy_protected(page, now),
                 None => self.region.copy(page, now),
             };
             let Progress { pages_done, stopped_by } = match progress {

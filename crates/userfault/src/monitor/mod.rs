@@ -63,6 +63,10 @@ pub(crate) struct Plan<U: Uffd> {
     window: usize,
     on_error: Option<OnError>,
     on_write: Option<OnWrite>,
+    /// Fills protected.
+    protects: bool,
+    /// Other threads bring most pages themselves.
+    answers_inline: bool,
     /// Installs without waking; each message read is then woken for by itself.
     install: Option<Install<U::Region>>,
     record: Arc<Record>,
@@ -89,7 +93,9 @@ where
     #[must_use]
     pub fn new(uffd: Arc<U>, region: U::Region) -> Self {
         let record = Arc::new(Record::default());
-        let plan = Plan { uffd, region, window: 1, on_error: None, on_write: None, install: None, record };
+        let (on_error, on_write, install) = (None, None, None);
+        let (protects, answers_inline) = (false, false);
+        let plan = Plan { uffd, region, window: 1, on_error, on_write, protects, answers_inline, install, record };
         Self { plan, taken: Arc::default() }
     }
 
@@ -119,13 +125,24 @@ where
     /// before the protection is lifted: the contents are still the old ones.
     ///
     /// The monitor lifts it, page by page; [`Region::writeprotect`](userfault_client::Region::writeprotect)
-    /// sets it again. A page that is missing when its region is protected is not protected, and is filled
-    /// unprotected: fill it first, with `zeropage` or `copy`, or its first write is not told.
+    /// sets it again. A page that is missing when its region is protected is filled unprotected, and its first
+    /// write is not told, unless [`fill_protected`](Self::fill_protected) is asked for.
     ///
     /// Messages are hints: it may be called for a page whose protection was lifted already.
     #[must_use]
     pub fn on_write(mut self, save: impl Fn(usize) + Send + Sync + 'static) -> Self {
         self.plan.on_write = Some(Box::new(save));
+        self
+    }
+
+    /// The pages it fills are write-protected from the start, so that the first write to each is told to
+    /// [`on_write`](Self::on_write), whether the page was there when its region was protected or not.
+    ///
+    /// For regions registered for [`WP`](userfault_client::RegisterModes::WP), too; of others each fill fails with
+    /// [`UffdError::ModesUnsupported`].
+    #[must_use]
+    pub fn fill_protected(mut self) -> Self {
+        self.plan.protects = true;
         self
     }
 
@@ -221,11 +238,12 @@ impl MonitorBuilder<crate::Uffd> {
     }
 
     /// A monitor without threads, whose region is answered inline.
-    fn inline(self, source: &impl AnswerInline) -> Result<(Monitor, Arc<Plan<crate::Uffd>>), MonitorError> {
+    fn inline(mut self, source: &impl AnswerInline) -> Result<(Monitor, Arc<Plan<crate::Uffd>>), MonitorError> {
         if self.taken.load(Ordering::Relaxed) {
             return Err(MonitorError::AlreadyServed);
         }
         let inline = self.plan.region.answer_inline(source.inline(), self.plan.window).map_err(MonitorError::Inline)?;
+        self.plan.answers_inline = true;
         let (mut monitor, plan) = self.idle()?;
         monitor.inline = Some(inline);
         Ok((monitor, plan))

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use userfault_client::{Event, Fault, FaultKind, Region, Uffd, UffdError, Wait};
+use userfault_signal::AlternateStack;
 
 use super::answer::{Installed, Patience};
 use super::{MonitorError, Plan};
@@ -38,6 +39,9 @@ impl<U: Uffd, S: Source> Worker<U, S> {
 
     pub(super) fn run(mut self) {
         userfault_signal::block_all_in_this_thread();
+        // Where it touches memory that is answered inline, by mistake, it can answer itself, instead of waiting for
+        // itself.
+        let _large = self.plan.answers_inline.then(|| AlternateStack::ensure(0));
         self.plan.uffd.enter_monitor();
         let end = catch_unwind(AssertUnwindSafe(|| self.answer_until_shut_down()));
         match end {

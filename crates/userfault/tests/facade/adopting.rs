@@ -59,6 +59,36 @@ fn a_vector_is_tracked_where_it_stands_and_is_as_before_afterwards() {
     }
 }
 
+#[test]
+fn the_first_write_to_a_page_that_was_never_touched_is_told_where_fills_are_protected() {
+    for (fills_protected, expected) in [(true, vec![3, 7, 100]), (false, vec![])] {
+        for uffd in both() {
+            // Large enough to be fresh from the kernel.
+            let mut vector = vec![0_u8; 64 << 20];
+            let region = adopt(&uffd, &mut vector, BOTH).unwrap();
+            let skipped = region.base() - vector.as_ptr().addr();
+            let dirty = Arc::new(Mutex::new(Vec::new()));
+            let noted = Arc::clone(&dirty);
+            let monitor = uffd.monitor(&region).on_write(move |page| noted.lock().unwrap().push(page));
+            let monitor = if fills_protected { monitor.fill_protected() } else { monitor };
+            let monitor = monitor.serve(|_, _: &mut [u8]| Ok(())).unwrap();
+            region.writeprotect(0..region.pages(), WriteProtect::Protect).unwrap();
+            for page in [3, 7, 100] {
+                vector[skipped + page * PAGE] = 1;
+                vector[skipped + page * PAGE + 1] = 1;
+            }
+            assert_eq!(read(&vector, skipped + 8 * PAGE), 0);
+            let stats = monitor.join().unwrap();
+            assert_eq!((stats.faults, stats.pages_filled), (4, 4), "{stats:?}");
+            assert_eq!(*dirty.lock().unwrap(), expected);
+            drop(region);
+            let written = vector.iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, _)| at - skipped);
+            let both_bytes = |page: usize| [page * PAGE, page * PAGE + 1];
+            assert_eq!(written.collect::<Vec<_>>(), [3, 7, 100].map(both_bytes).concat());
+        }
+    }
+}
+
 // spec(process): H16
 #[test]
 fn contents_that_are_discarded_come_from_the_source() {

@@ -147,6 +147,41 @@ fn what_a_programs_own_source_cannot_say_in_a_handler_the_monitor_asks_it_again(
     }
 }
 
+/// Its monitor looks at a page of the very region it answers for.
+#[derive(Clone)]
+struct Nosy<S>(Even, S);
+
+impl<S: userfault::client::Shared + Send + Sync + 'static> Source for Nosy<S> {
+    fn fill(&mut self, pages: Range<usize>, into: &mut [u8]) -> Result<(), SourceError> {
+        let mut seen = [0; 8];
+        self.1.read(0, &mut seen);
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6, 7].map(byte_at));
+        self.0.fill(pages, into)
+    }
+}
+
+impl<S: userfault::client::Shared + Send + Sync + 'static> AnswerInline for Nosy<S> {
+    type Inline = EvenInline;
+
+    fn inline(&self) -> EvenInline {
+        self.0.inline()
+    }
+}
+
+#[test]
+fn a_monitor_that_touches_its_own_region_answers_itself() {
+    for uffd in both() {
+        let region = uffd.map(2, RegisterModes::MISSING).unwrap();
+        let all: Vec<u8> = (0..2 * 4096).map(byte_at).collect();
+        let source = Nosy(Even(Bytes::from(all)), region.shared(0..1).unwrap());
+        let monitor = uffd.monitor(&region).serve_inline(source).unwrap();
+        let odd = region.window(1..2).unwrap();
+        assert_eq!(odd.as_ref()[..8], [0, 1, 2, 3, 4, 5, 6, 7].map(|at| byte_at(4096 + at)), "{}", name(&uffd));
+        let stats = monitor.join().unwrap();
+        assert_eq!((stats.faults_inline, stats.faults, stats.pages_filled), (1, 1, 2), "{}", name(&uffd));
+    }
+}
+
 #[test]
 fn discarded_pages_come_inline_again_and_again() {
     for uffd in both() {

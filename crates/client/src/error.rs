@@ -165,7 +165,7 @@ impl fmt::Display for UffdError {
             }
             Self::SignalBlocked => f.write_str(
                 "this thread blocks SIGSEGV, so its first touch of a missing page would end the process; unblock it \
-                 (pthread_sigmask, or userfault_signal::unblock_faults) before regions are made",
+                 (pthread_sigmask, or userfault::unblock_faults) before regions are made",
             ),
             Self::HandlerReplaced { found } => write!(
                 f,

@@ -125,7 +125,9 @@ impl Region {
         let context = pages.context();
         context.check_process()?;
         let Some(handover) = context.handed_over() else {
-            return refused("the descriptor was opened without the SIGBUS feature; open it with Features::SIGBUS");
+            return refused(
+                "the descriptor was opened without the SIGBUS feature; open it by Builder::answer_inline, or with Features::SIGBUS",
+            );
         };
         if pages.modes() != RegisterModes::MISSING {
             return refused("the memory is registered for more than missing pages; leave write protection out");

@@ -1,12 +1,14 @@
-//! Tracks the writes to an array that the program has had all along.
+//! Tracks the writes to an array that the program has had all along, and forks a child that has it as plain memory.
 //!
 //! `cargo run -p userfault --example adopt_array -- [--provider auto|linux|process]`
 //!
 //! Adopts the buffer of a vector where it stands, protects it, writes to some of its pages by the program's own
-//! references, and gives it back. Exit status 1 if the pages found are not those that were written.
+//! references, and gives it back. Meanwhile a child checks every element and writes to all of them, unnoticed. Exit
+//! status 1 if the pages found are not those that were written, or the child found something else.
 //!
 //! 1. The vector is neither dropped nor grown before the region is.
-#![expect(unsafe_code, reason = "adopts memory; the invariant above is the promise that takes")]
+//! 2. The child touches its memory, and ends without running anything of its parent's.
+#![expect(unsafe_code, reason = "adopts memory and forks; the invariants above are the promises that takes")]
 
 mod arguments;
 
@@ -49,14 +51,37 @@ fn run() -> Result<bool, Box<dyn Error>> {
     for page in &written {
         array[first + page * per_page] = u64::MAX;
     }
+    let is_right = |n: usize, element: u64| {
+        let (page, rest) = (n.wrapping_sub(first) / per_page, n.wrapping_sub(first) % per_page);
+        element == if rest == 0 && written.contains(&page) { u64::MAX } else { n as u64 }
+    };
+    let child = status_of(|| {
+        let is_as_here = array.iter().enumerate().all(|(n, element)| is_right(n, *element));
+        array.fill(0);
+        is_as_here
+    })?;
     monitor.join()?;
     drop(region);
 
     let dirty = dirty.lock().unwrap_or_else(PoisonError::into_inner);
     println!("pages written: {dirty:?}, by provider `{}`", uffd.provider());
-    let is_right = |(n, element): (usize, &u64)| {
-        let (page, rest) = (n.wrapping_sub(first) / per_page, n.wrapping_sub(first) % per_page);
-        *element == if rest == 0 && written.contains(&page) { u64::MAX } else { n as u64 }
-    };
-    Ok(*dirty == written && array.iter().enumerate().all(is_right))
+    println!("a child found every element in its place, and overwrote its own: {}", if child { "yes" } else { "no" });
+    Ok(child && *dirty == written && array.iter().enumerate().all(|(n, element)| is_right(n, *element)))
+}
+
+/// Forks; whether `child` said yes, in the child.
+fn status_of(child: impl FnOnce() -> bool) -> std::io::Result<bool> {
+    // SAFETY: invariant 2.
+    let id = unsafe { libc::fork() };
+    if id == 0 {
+        let said = child();
+        // SAFETY: takes a number.
+        unsafe { libc::_exit(i32::from(!said)) };
+    }
+    let mut status = 0;
+    // SAFETY: a live integer.
+    if id < 0 || unsafe { libc::waitpid(id, &raw mut status, 0) } != id {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(status == 0)
 }

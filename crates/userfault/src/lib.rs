@@ -56,6 +56,7 @@ pub use userfault_process as process;
 pub use userfault_process::Protocol;
 pub use userfault_signal::{
     AlternateStack, AskMonitor, FileBytes, InlineCounts, InlineSource, LARGE_STACK_BYTES, RequestError, StackError,
+    unblock_faults,
 };
 
 pub mod prelude {

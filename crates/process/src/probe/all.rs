@@ -166,7 +166,7 @@ fn sigsegv() -> Result<(), Refusal> {
         Err(UffdError::SignalBlocked) => (
             "let SIGSEGV in",
             Errno::EPERM,
-            "unblock it in every thread (pthread_sigmask, or userfault_signal::unblock_faults): blocked, it kills",
+            "unblock it in every thread (pthread_sigmask, or userfault::unblock_faults): blocked, it kills",
         ),
         Err(_) => (
             "keep the SIGSEGV handler",

@@ -1,5 +1,6 @@
 //! Processors this crate does not know: no fault is ever ours, so every handler chains.
-
+//!
+//! 1. `call_on` only passes on what its caller promises.
 #![expect(unsafe_code, reason = "has the signature of the others")]
 
 use std::ffi::c_void;

@@ -100,21 +100,23 @@ impl Alias {
 }
 
 /// Data of a file between holes.
+///
+/// The file may end inside of a page. That page has contents up to its end: who maps it sees all of it.
 fn in_file(file: &OwnedFd, start: u64, run: &Range<usize>) -> Result<Option<Range<usize>>, Errno> {
     use rustix::fs::SeekFrom;
     let seek = |from| match rustix::fs::seek(file.as_fd(), from) {
-        Ok(offset) => {
-            let page = offset.saturating_sub(start) / PAGE_SIZE as u64;
-            Ok(usize::try_from(page).unwrap_or(usize::MAX))
-        }
+        Ok(offset) => Ok(offset.saturating_sub(start)),
         // There is nothing more up to the end of the file.
-        Err(rustix::io::Errno::NXIO) => Ok(usize::MAX),
+        Err(rustix::io::Errno::NXIO) => Ok(u64::MAX),
         Err(errno) => Err(Errno::from_raw(errno.raw_os_error())),
     };
     let offset = |page: usize| start + (page * PAGE_SIZE) as u64;
-    let first = seek(SeekFrom::Data(offset(run.start)))?.max(run.start);
+    let page = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let data = seek(SeekFrom::Data(offset(run.start)))?;
+    let first = page(data / PAGE_SIZE as u64).max(run.start);
     if first >= run.end {
         return Ok(None);
     }
-    Ok(Some(first..seek(SeekFrom::Hole(offset(first)))?.min(run.end)))
+    let hole = seek(SeekFrom::Hole(offset(first)))?;
+    Ok(Some(first..page(hole.div_ceil(PAGE_SIZE as u64)).min(run.end)))
 }

@@ -290,6 +290,33 @@ fn room_that_is_reserved_in_a_file_and_not_written_is_missing() {
     });
 }
 
+// spec: H20, m/copy/shared
+#[test]
+fn the_last_page_of_a_file_that_ends_inside_of_it_keeps_its_contents() {
+    alone_both_ways(|| {
+        let uffd = open();
+        // The last length ends inside of a page that has no contents.
+        for (len, present) in [(2 * PAGE + 1, true), (2 * PAGE + 100, true), (3 * PAGE, true), (2 * PAGE + 100, false)]
+        {
+            let file = os::memory_file();
+            file.set_len(len as u64).unwrap();
+            let base = os::map_shared(Some(&file), 3 * PAGE, READ_WRITE);
+            store(base, word(0, 1));
+            if present {
+                store(base + 2 * PAGE, word(2, 1));
+            }
+            let region = adopt(&uffd, base, 3, Some(&file)).unwrap();
+            fill(&region, 1, 2);
+            let last = region.copy(2, &contents(2, 2), CopyModes::NONE);
+            assert_eq!(last, Ok(if present { PRESENT } else { Progress::all(1) }), "{len}");
+            let generation = if present { 1 } else { 2 };
+            let expected = [word(0, 1), word(1, 2), word(2, generation)];
+            assert_eq!([0, 1, 2].map(|page| load(base + page * PAGE)), expected, "{len}");
+            no_events(&uffd);
+        }
+    });
+}
+
 /// Refills pages under readers, as `hammer` does to private memory.
 fn hammer(uffd: &Uffd, pages: &[usize], count: usize) {
     let region = map_shared(uffd, count);

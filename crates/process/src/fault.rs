@@ -12,11 +12,10 @@
 #![expect(unsafe_code, reason = "promises what a signal handler may do; the two invariants above are the proof")]
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use userfault_abi::RegisterModes;
 use userfault_engine::{Access, ContextId, Left, Origin, Page, PageRange, Patience, Verdict, WaiterId, Why};
-use userfault_signal::{AskMonitor, Disposition, FaultContext, FaultHandler, FutexWait, SignalsBlocked, futex_wait};
+use userfault_signal::{AskMonitor, Disposition, FaultContext, FaultHandler, FutexWait, SignalsBlocked};
 
 use crate::fill::Bytes;
 use crate::fork::Found;
@@ -24,10 +23,6 @@ use crate::host::Host;
 use crate::region::Reopened;
 use crate::states::PAGE_SIZE;
 use crate::sys;
-
-/// A wait with a timeout is never restarted behind our back after a signal handler with SA_RESTART: it
-/// ends with EINTR, so the sleeper leaves and faults again, as the kernel's does (`m/fault/signal`).
-const NAP: Duration = Duration::from_secs(3600);
 
 /// The handler that the host installs.
 pub(crate) struct Faults;
@@ -245,7 +240,7 @@ impl Host {
         }
     }
 
-    /// Sleeps until the engine lets `waiter` go. In between signals may be delivered.
+    /// Sleeps until the engine lets `waiter` go, or a signal has been delivered, or waits for this handler's end.
     pub(crate) fn park(&self, waiter: WaiterId, blocked: &mut SignalsBlocked) {
         let Some(word) = self.words.get(waiter.index()) else { return };
         // A handler that interrupted the sleep may have forked: in the child there is nothing to leave.
@@ -255,7 +250,8 @@ impl Host {
             if self.engine(blocked).leave(waiter, Why::Check) != Left::Asleep {
                 return;
             }
-            match blocked.while_unblocked(|| futex_wait(word, seen, Some(NAP))) {
+            match blocked.sleep_on(word, seen) {
+                // The sleeper leaves and faults again, as the kernel's does (`m/fault/signal`).
                 FutexWait::Interrupted if self.machine.is_opener() => {
                     let _left = self.engine(blocked).leave(waiter, Why::Interrupted);
                     return;

@@ -56,7 +56,12 @@ impl FaultContext<'_> {
         let blocked = SignalsBlocked::within(mask, mask);
         let context = context.cast();
         let mut new = Self { signal, info, context, blocked, has_raised: false, lives: PhantomData };
-        new.blocked = SignalsBlocked::within(mask, new.mask_while_parked(mask));
+        let interrupted = new.interrupted_mask();
+        new.blocked = if new.has_large_stack() {
+            SignalsBlocked::within(mask, interrupted)
+        } else {
+            SignalsBlocked::small(mask, interrupted)
+        };
         new
     }
 
@@ -172,16 +177,13 @@ impl FaultContext<'_> {
     }
 
     /// Runs `sleep` under the mask of the interrupted code; on a small alternate stack, where a nested
-    /// handler would not fit, all signals but SIGSEGV and SIGBUS stay blocked.
+    /// handler would not fit, all signals but SIGSEGV and SIGBUS stay blocked. To wait for others, use
+    /// [`SignalsBlocked::sleep_on`], which sees there that one has come.
     ///
     /// Only around a futex wait: a signal handler of the program may run meanwhile, fault, or jump out and
     /// never come back.
     pub fn parked<R>(&mut self, sleep: impl FnOnce() -> R) -> R {
         self.signals_blocked_mut().while_unblocked(sleep)
-    }
-
-    fn mask_while_parked(&self, mask: SignalSet) -> SignalSet {
-        if self.has_large_stack() { self.interrupted_mask() } else { mask }
     }
 
     pub(crate) fn set_interrupted_mask(&mut self, set: SignalSet) {

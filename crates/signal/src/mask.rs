@@ -10,8 +10,18 @@
 
 use std::ffi::c_int;
 use std::marker::PhantomData;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
+use crate::park::{FutexWait, futex_wait};
 use crate::sys;
+
+/// A wait with a timeout is never restarted behind our back after a signal handler with SA_RESTART: it ends with
+/// EINTR.
+const LONG_NAP: Duration = Duration::from_secs(3600);
+/// Where signals cannot be let in: how long at first nobody looks for them, and how long at most.
+const FIRST_NAP: Duration = Duration::from_millis(10);
+const LAST_NAP: Duration = Duration::from_millis(40);
 
 /// A set of signals, as the kernel keeps it: bit `n - 1` is signal `n`, of 64.
 ///
@@ -84,6 +94,16 @@ impl SignalSet {
         Self(self.0 | other.0)
     }
 
+    /// What is in this set and not in `other`.
+    pub(crate) const fn less(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// What is in both sets.
+    pub(crate) const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     const fn only(signal: c_int) -> u64 {
         if signal < 1 || signal > 64 { 0 } else { 1 << (signal - 1) }
     }
@@ -119,6 +139,8 @@ pub struct SignalsBlocked {
     inside: SignalSet,
     /// The mask for a sleep, and after the token.
     outside: SignalSet,
+    /// Signals that a sleep does not let in, though whoever was interrupted does.
+    kept_waiting: SignalSet,
     at_end: AtEnd,
     belongs_to_its_thread: PhantomData<*const ()>,
 }
@@ -136,7 +158,8 @@ impl SignalsBlocked {
     pub fn new() -> Self {
         let outside = sys::block(SignalSet::ASYNCHRONOUS);
         let inside = outside.union(SignalSet::ASYNCHRONOUS);
-        Self { inside, outside, at_end: AtEnd::Restore, belongs_to_its_thread: PhantomData }
+        let (kept_waiting, at_end) = (SignalSet::EMPTY, AtEnd::Restore);
+        Self { inside, outside, kept_waiting, at_end, belongs_to_its_thread: PhantomData }
     }
 
     /// A token for signals that are blocked already; changes no mask, now or at its end.
@@ -150,12 +173,55 @@ impl SignalsBlocked {
 
     /// For a handler that runs under `inside` and may let in all but `outside` while it sleeps.
     pub(crate) const fn within(inside: SignalSet, outside: SignalSet) -> Self {
-        Self { inside, outside, at_end: AtEnd::Leave, belongs_to_its_thread: PhantomData }
+        let (kept_waiting, at_end) = (SignalSet::EMPTY, AtEnd::Leave);
+        Self { inside, outside, kept_waiting, at_end, belongs_to_its_thread: PhantomData }
+    }
+
+    /// For a handler on a stack that has no room for another one: what `interrupted` lets in waits for its return.
+    pub(crate) const fn small(inside: SignalSet, interrupted: SignalSet) -> Self {
+        let (kept_waiting, at_end) = (inside.less(interrupted), AtEnd::Leave);
+        Self { inside, outside: inside, kept_waiting, at_end, belongs_to_its_thread: PhantomData }
     }
 
     /// Lets `signals` in while asleep.
     pub(crate) fn let_in(&mut self, signals: SignalSet) {
-        self.outside = SignalSet::from_bits(self.outside.bits() & !signals.bits());
+        self.outside = self.outside.less(signals);
+        self.kept_waiting = self.kept_waiting.less(signals);
+    }
+
+    /// Sleeps while `word` holds `expected`, under the mask that was there before; a signal handler that has run
+    /// ends it.
+    ///
+    /// In a fault handler on a small alternate stack, where another frame would not fit, most signals stay blocked.
+    /// There `Interrupted` means that one waits: it is delivered when the fault handler returns, which is to be
+    /// soon, since another thread may wait for that, as in `setuid`. They are looked for, so that comes late by
+    /// 40 ms at most. Async-signal-safe.
+    ///
+    /// # Blocking
+    ///
+    /// Until [`futex_wake`](crate::futex_wake) or a signal; without either it says `TimedOut` once an hour.
+    ///
+    /// # Ordering
+    ///
+    /// As [`futex_wait`].
+    pub fn sleep_on(&mut self, word: &AtomicU32, expected: u32) -> FutexWait {
+        let awaited = self.kept_waiting;
+        self.while_unblocked(|| {
+            if awaited == SignalSet::EMPTY {
+                return futex_wait(word, expected, Some(LONG_NAP));
+            }
+            let mut nap = FIRST_NAP;
+            loop {
+                let ended = futex_wait(word, expected, Some(nap));
+                if ended != FutexWait::TimedOut {
+                    return ended;
+                }
+                if sys::pending().intersection(awaited) != SignalSet::EMPTY {
+                    return FutexWait::Interrupted;
+                }
+                nap = nap.saturating_mul(2).min(LAST_NAP);
+            }
+        })
     }
 
     /// Runs `sleep` under the mask that was there before, and blocks the signals again.

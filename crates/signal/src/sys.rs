@@ -135,6 +135,15 @@ pub(crate) fn set_mask(set: SignalSet) -> SignalSet {
     change_mask(libc::SIG_SETMASK, Some(set))
 }
 
+/// Blocked signals that wait for the calling thread or its process.
+pub(crate) fn pending() -> SignalSet {
+    let mut set = 0_u64;
+    // SAFETY: the set is 8 live bytes (invariants 1, 2).
+    let answer = unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set, KERNEL_SET_BYTES) };
+    debug_assert_eq!(answer, 0, "rt_sigpending fails only for bad arguments");
+    SignalSet::from_bits(set)
+}
+
 /// Queues `info` for the calling thread. The kernel takes every field as it is.
 pub(crate) fn queue_to_self(signal: Signal, info: &libc::siginfo_t) -> Result<(), i32> {
     let (process, thread) = self_ids();

@@ -42,20 +42,13 @@ fn nest_on(stack: usize, flags: i32) {
         assert_eq!(page_of(&region, &read(&uffd, 1)[0]), 0);
         until_asleep(1);
         os::send(THREAD.load(Relaxed), libc::SIGUSR1);
-        if stack == 0 || stack >= 64 << 10 {
-            // The handler runs while the thread sleeps; its own fault comes first, the other one again.
-            assert_eq!(page_of(&region, &read(&uffd, 1)[0]), 1);
-            assert_eq!(HANDLED.load(Relaxed), 0);
-            fill(&region, 1, 1);
-            assert_eq!(page_of(&region, &read(&uffd, 1)[0]), 0);
-            assert_eq!(HANDLED.load(Relaxed), 1);
-            fill(&region, 0, 1);
-        } else {
-            // It waits for the end of the fault, and runs before the instruction repeats, or after it.
-            fill(&region, 0, 1);
-            assert_eq!(page_of(&region, &read(&uffd, 1)[0]), 1);
-            fill(&region, 1, 1);
-        }
+        // The handler runs before the page is there; its own fault comes first, the other one again.
+        assert_eq!(page_of(&region, &read(&uffd, 1)[0]), 1);
+        assert_eq!(HANDLED.load(Relaxed), 0);
+        fill(&region, 1, 1);
+        assert_eq!(page_of(&region, &read(&uffd, 1)[0]), 0);
+        assert_eq!(HANDLED.load(Relaxed), 1);
+        fill(&region, 0, 1);
         assert_eq!(faulting.join().unwrap(), word(0, 1));
     });
     assert_eq!((HANDLED.load(Relaxed), SEEN.load(Relaxed) as u64), (1, word(1, 1)));
@@ -70,13 +63,13 @@ fn a_handler_that_faults_over_a_parked_fault_is_answered_on_a_thread_without_alt
 
 // spec: H21
 #[test]
-fn a_handler_that_faults_waits_for_the_parked_fault_on_an_alternate_stack_of_8_kib() {
+fn a_handler_that_faults_ends_a_parked_fault_on_an_alternate_stack_of_8_kib_and_is_answered() {
     alone(|| nest_on(8 << 10, libc::SA_ONSTACK));
 }
 
 // spec: H21
 #[test]
-fn a_handler_that_faults_waits_for_the_parked_fault_on_an_alternate_stack_of_16_kib() {
+fn a_handler_that_faults_ends_a_parked_fault_on_an_alternate_stack_of_16_kib_and_is_answered() {
     alone(|| nest_on(16 << 10, libc::SA_ONSTACK));
 }
 
@@ -250,4 +243,28 @@ fn a_sleeper_on_the_stack_that_rust_gives_its_threads_is_ended_by_sigterm() {
         killer.join().unwrap();
     });
     assert_eq!(ended.signal, Some(libc::SIGTERM), "{ended:?}");
+}
+
+// spec: H21, m/fault/signal
+#[test]
+fn who_sleeps_on_a_small_stack_lets_another_thread_change_its_group() {
+    alone(|| {
+        let uffd = open();
+        let region = map(&uffd, 2);
+        for stack in [8 << 10, 0] {
+            thread::scope(|scope| {
+                let base = region.base() + if stack == 0 { PAGE } else { 0 };
+                let faulting = scope.spawn(move || {
+                    os::use_stack(stack, 0);
+                    load(base)
+                });
+                let page = page_of(&region, &read(&uffd, 1)[0]);
+                until_asleep(1);
+                // The C library sends every thread a signal and waits until each has changed its own.
+                os::become_group(os::group());
+                fill(&region, page, 1);
+                assert_eq!(faulting.join().unwrap(), word(page, 1));
+            });
+        }
+    });
 }

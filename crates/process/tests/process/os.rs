@@ -477,6 +477,16 @@ pub(crate) fn become_user(id: u32) {
     check(unsafe { libc::setuid(id) }).unwrap();
 }
 
+pub(crate) fn become_group(id: u32) {
+    // SAFETY: no pointers.
+    check(unsafe { libc::setgid(id) }).unwrap();
+}
+
+pub(crate) fn group() -> u32 {
+    // SAFETY: no pointers.
+    unsafe { libc::getgid() }
+}
+
 pub(crate) fn user() -> u32 {
     // SAFETY: no pointers.
     unsafe { libc::getuid() }

@@ -1,11 +1,14 @@
 //! Inside a handler: what the fault says, what is blocked, how much stack there is.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::thread;
 
-use libc::{SIGSEGV, SIGUSR1};
-use userfault_signal::{AlternateStack, Disposition, FaultContext, FaultHandler, Signal, install, is_blocked};
+use libc::{SIGSEGV, SIGUSR1, SIGUSR2};
+use userfault_signal::{
+    AlternateStack, Disposition, FaultContext, FaultHandler, FutexWait, Signal, futex_wake, install, is_blocked,
+};
 
-use crate::child::{child_that_lives, send, set_action};
+use crate::child::{block, child_that_lives, send, set_action};
 use crate::memory::{BEHIND, PAGE, closed_pages, last_instruction, load, open, protect, store, use_stack};
 
 static FAULTS: AtomicUsize = AtomicUsize::new(0);
@@ -225,6 +228,55 @@ fn signals_come_in_while_parked_where_the_stack_has_room_and_else_after_the_answ
             assert_eq!(PARKED.load(Relaxed), while_parked, "{why}");
             assert!(AFTER.load(Relaxed), "{why}: blocked again");
             assert_eq!(DELIVERED.load(Relaxed), 1, "{why}: delivered in the end");
+        }
+    });
+}
+
+/// What it sleeps on.
+static WORD: AtomicU32 = AtomicU32::new(0);
+/// Sent to itself before it sleeps.
+static SENT: AtomicI32 = AtomicI32::new(0);
+/// Whether the sleep was interrupted.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Sleeps on `WORD`, after it has sent itself a signal.
+struct Sleeps;
+// SAFETY: atomics and system calls that are async-signal-safe.
+unsafe impl FaultHandler for Sleeps {
+    fn handle(context: &mut FaultContext<'_>) -> Disposition {
+        send(SENT.load(Relaxed));
+        let ended = context.signals_blocked_mut().sleep_on(&WORD, 0);
+        INTERRUPTED.store(ended == FutexWait::Interrupted, Relaxed);
+        PARKED.store(DELIVERED.load(Relaxed), Relaxed);
+        open(context.address());
+        Disposition::Handled
+    }
+}
+
+// spec: H21
+#[test]
+fn a_signal_ends_a_sleep_on_a_small_stack_if_the_interrupted_code_lets_it_in() {
+    child_that_lives(|| {
+        install::<Sleeps>(Signal::Segv).unwrap();
+        for signal in [SIGUSR1, SIGUSR2] {
+            set_action(signal, counts as extern "C" fn(i32) as usize, libc::SA_ONSTACK | libc::SA_RESTART, &[]);
+        }
+        block(SIGUSR2);
+        for size in [8 << 10, (64 << 10) - 1] {
+            use_stack(size);
+            SENT.store(SIGUSR1, Relaxed);
+            DELIVERED.store(0, Relaxed);
+            load(closed_pages(1));
+            assert!(INTERRUPTED.load(Relaxed), "{size}");
+            assert_eq!(PARKED.load(Relaxed), 0, "{size}: there is no room");
+            assert_eq!(DELIVERED.load(Relaxed), 1, "{size}: it comes when the handler has returned");
+            // One that the interrupted code blocks does not end it; a wake does.
+            SENT.store(SIGUSR2, Relaxed);
+            let waker = thread::spawn(|| while futex_wake(&WORD, 1) == 0 {});
+            load(closed_pages(1));
+            waker.join().unwrap();
+            assert!(!INTERRUPTED.load(Relaxed), "{size}");
+            assert_eq!(DELIVERED.load(Relaxed), 1, "{size}");
         }
     });
 }

@@ -75,7 +75,7 @@ impl OnceAdopted {
 
     /// Relaxed here and below: a thread faults on adopted memory after the call that closed it, which orders
     /// this before.
-    fn add(&self, range: &Range<usize>) {
+    pub(crate) fn add(&self, range: &Range<usize>) {
         self.low.fetch_min(range.start, Ordering::Relaxed);
         self.high.fetch_max(range.end, Ordering::Relaxed);
     }

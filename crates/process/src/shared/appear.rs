@@ -72,7 +72,9 @@ impl Host {
         engine.registrable(context, range, modes, &mapping).map_err(AddError::Register)?;
         self.states().open(range).map_err(AddError::Host)?;
         let all = region.run(range).ok_or(AddError::Host(Errno::EINVAL))?;
-        // Before anything is closed: a forked child is to open it. It may be the program's.
+        // Before anything is closed: a thread that has met a closed page is to know it, also when it is given back.
+        self.once_adopted.add(&(region.base()..region.base() + all.len() * PAGE_SIZE));
+        // A forked child is to open it. It may be the program's.
         self.ranges.publish_adopted(tag, region.base(), all.end);
         let closed = region.close(&self.machine, &all).and_then(|()| self.open_found(region, &all));
         let registered = closed

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 use userfault_abi::{CopyModes, RegisterModes, ZeropageModes};
@@ -519,6 +520,47 @@ fn what_is_not_one_shared_mapping_in_memory_is_refused_with_the_reason_and_is_un
         [private.base(), split + 2 * PAGE, disk].into_iter().for_each(|address| {
             store(address, 7);
             assert_eq!(load(address), 7);
+        });
+    });
+}
+
+// spec: H15, H20, H24
+#[test]
+fn threads_that_fault_while_shared_memory_is_given_back_find_it_plain() {
+    const PAGES: usize = 64;
+    const ROUNDS: usize = 1500;
+    alone(|| {
+        let uffd = open();
+        let base = os::map_shared(None, PAGES * PAGE, READ_WRITE);
+        let (turn, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for first in [0, 31] {
+                let (turn, done) = (&turn, &done);
+                scope.spawn(move || {
+                    for round in 1..=ROUNDS {
+                        while turn.load(SeqCst) < round {
+                            thread::yield_now();
+                        }
+                        for page in 0..PAGES {
+                            load(base + (page * 7 + first + round) % PAGES * PAGE);
+                        }
+                        done.fetch_add(1, SeqCst);
+                    }
+                });
+            }
+            for round in 1..=ROUNDS {
+                os::forget_contents(base, PAGES * PAGE);
+                let region = adopt(&uffd, base, PAGES, None).unwrap();
+                turn.store(round, SeqCst);
+                (0..round % 50 * 40).for_each(|_| std::hint::spin_loop());
+                if round % 3 == 0 {
+                    thread::yield_now();
+                }
+                drop(region);
+                while done.load(SeqCst) < 2 * round {
+                    thread::yield_now();
+                }
+            }
         });
     });
 }

@@ -1,6 +1,8 @@
 //! The system calls, on addresses.
 //!
-//! Everything here is async-signal-safe: no allocation, no lock, nothing that waits but a futex.
+//! Everything here is async-signal-safe: no allocation, no lock, nothing that waits but a futex. Reads and writes
+//! are raw calls, since the library's are cancellation points: a thread that is cancelled must not end in the
+//! middle of an answer, nor with a lock of ours.
 //!
 //! Invariants:
 //!
@@ -15,7 +17,7 @@
 #![expect(unsafe_code, reason = "system calls on addresses; the two invariants above are this file's proof")]
 
 use std::ffi::c_void;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::AtomicU8;
 
 use userfault_abi::errno::Errno;
@@ -150,10 +152,10 @@ pub(crate) fn forced_write(memory: BorrowedFd<'_>, source: *const u8, target: Sp
     let mut most = target.len;
     while done < target.len {
         let at = i64::try_from(target.start + done).map_err(|_| (done, Errno::EINVAL))?;
-        let from = source.wrapping_add(done).cast();
+        let (number, from) = (memory.as_raw_fd(), source.wrapping_add(done));
         // SAFETY: the kernel reads the source and answers EFAULT if it cannot; it writes pages of ours
         // (invariant 1), which no reference points into (2).
-        let answer = unsafe { libc::pwrite64(memory.as_raw_fd(), from, most.min(target.len - done), at) };
+        let answer = unsafe { libc::syscall(libc::SYS_pwrite64, number, from, most.min(target.len - done), at) };
         match usize::try_from(answer) {
             Ok(0) => return Err((done, Errno::EIO)),
             Ok(written) => done += written,
@@ -196,14 +198,14 @@ pub(crate) fn direct_write(source: *const u8, target: Span) -> Result<(), (usize
 /// `write(2)` of bytes that may not be there; how many were written.
 pub(crate) fn write_from(file: BorrowedFd<'_>, source: *const u8, len: usize) -> Result<usize, Errno> {
     // SAFETY: the kernel reads the source and answers EFAULT if it cannot.
-    let answer = unsafe { libc::write(file.as_raw_fd(), source.cast(), len) };
+    let answer = unsafe { libc::syscall(libc::SYS_write, file.as_raw_fd(), source, len) };
     usize::try_from(answer).map_err(|_| last_errno())
 }
 
 /// `read(2)` into pages of ours; how many bytes.
 pub(crate) fn read_into(file: BorrowedFd<'_>, target: Span) -> Result<usize, Errno> {
     // SAFETY: the kernel writes pages of ours (invariant 1), which no reference points into (2).
-    let answer = unsafe { libc::read(file.as_raw_fd(), target.start as *mut c_void, target.len) };
+    let answer = unsafe { libc::syscall(libc::SYS_read, file.as_raw_fd(), target.start, target.len) };
     usize::try_from(answer).map_err(|_| last_errno())
 }
 
@@ -340,7 +342,8 @@ pub(crate) fn die(sentence: &str) -> ! {
 /// Writes a sentence to standard error, from anywhere.
 pub(crate) fn warn(sentence: &str) {
     // SAFETY: a live slice of that length.
-    let _nobody_reads = unsafe { libc::write(libc::STDERR_FILENO, sentence.as_ptr().cast(), sentence.len()) };
+    let _nobody_reads =
+        unsafe { libc::syscall(libc::SYS_write, libc::STDERR_FILENO, sentence.as_ptr(), sentence.len()) };
 }
 
 /// Bytes that are zero until somebody stores to them, for the rest of the process.
@@ -392,9 +395,7 @@ impl Reservation {
 pub(crate) fn copy_in(source: usize, target: &mut [u8]) -> Result<(), Errno> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
-    // SAFETY: the kernel reads the source and answers EFAULT if it cannot.
-    let answer = unsafe { libc::write(writer.as_raw_fd(), source as *const c_void, target.len()) };
-    if usize::try_from(answer) != Ok(target.len()) {
+    if write_from(writer.as_fd(), source as *const u8, target.len()) != Ok(target.len()) {
         return Err(Errno::EFAULT);
     }
     let mut done = 0;
@@ -414,6 +415,6 @@ pub(crate) unsafe fn copy_out(source: &[u8], target: usize) -> Result<(), Errno>
         .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
     rustix::io::write(&writer, source).map_err(|_| Errno::EFAULT)?;
     // SAFETY: the kernel writes the target, which the caller lets change, and answers EFAULT if it cannot.
-    let answer = unsafe { libc::read(reader.as_raw_fd(), target as *mut c_void, source.len()) };
+    let answer = unsafe { libc::syscall(libc::SYS_read, reader.as_raw_fd(), target, source.len()) };
     if usize::try_from(answer) == Ok(source.len()) { Ok(()) } else { Err(Errno::EFAULT) }
 }

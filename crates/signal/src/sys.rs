@@ -237,7 +237,7 @@ pub(crate) unsafe fn exchange_alternate_stack(stack: &libc::stack_t) -> Result<l
 /// Writes to standard error, past every buffer.
 pub(crate) fn write_error(bytes: &[u8]) {
     // SAFETY: a live slice of that length (invariant 1). Nobody can be told that nobody reads.
-    let _written = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+    let _written = unsafe { libc::syscall(libc::SYS_write, libc::STDERR_FILENO, bytes.as_ptr(), bytes.len()) };
 }
 
 pub(crate) fn errno() -> c_int {

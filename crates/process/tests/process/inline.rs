@@ -399,3 +399,26 @@ fn an_inline_answer_needs_a_small_part_of_the_large_stack() {
         assert!(inline.counts().pages_filled == pages as u64 && used > 0 && used < frame + 8192, "{used}");
     });
 }
+
+extern "C" fn load_when_cancelled(page: *mut c_void) -> *mut c_void {
+    let stack = AlternateStack::ensure(0).unwrap();
+    os::cancel_self();
+    let seen = load(page.addr());
+    std::mem::forget(stack);
+    std::ptr::without_provenance_mut(usize::try_from(seen).unwrap())
+}
+
+// spec: H22
+#[test]
+fn an_answer_is_no_cancellation_point() {
+    alone_both_ways(|| {
+        let uffd = open();
+        let region = map(&uffd, 4);
+        let inline = region.answer_inline(source(4), 1).unwrap();
+        let seen = os::cancelled(load_when_cancelled, region.base());
+        assert_eq!(seen, Some(usize::try_from(word(0, 1)).unwrap()), "it came behind its load");
+        // Nothing is held still.
+        fill(&region, 1, 1);
+        assert_eq!(inline.end().faults, 1);
+    });
+}

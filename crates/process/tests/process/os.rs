@@ -277,6 +277,26 @@ pub(crate) fn send(thread: i32, signal: i32) {
     unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
 }
 
+/// Runs `body` in a thread of the C library's that has been cancelled and has not met a cancellation point yet; what
+/// it returned, or `None` if it did not.
+pub(crate) fn cancelled(body: extern "C" fn(*mut c_void) -> *mut c_void, argument: usize) -> Option<usize> {
+    let (mut thread, mut answer) = (0, ptr::null_mut());
+    let argument = ptr::with_exposed_provenance_mut(argument);
+    // SAFETY: invariant 1; the thread is joined.
+    assert_eq!(unsafe { libc::pthread_create(&raw mut thread, ptr::null(), body, argument) }, 0);
+    // SAFETY: a thread that was not joined yet, and a live place.
+    assert_eq!(unsafe { libc::pthread_join(thread, &raw mut answer) }, 0);
+    Some(answer.addr()).filter(|answer| *answer != usize::MAX)
+}
+
+/// Cancels this thread, at its next cancellation point.
+pub(crate) fn cancel_self() {
+    // SAFETY: no pointers.
+    let this = unsafe { libc::pthread_self() };
+    // SAFETY: this thread.
+    assert_eq!(unsafe { libc::pthread_cancel(this) }, 0);
+}
+
 /// Sends a signal to this process: to whichever thread takes it.
 pub(crate) fn kill_self(signal: i32) {
     let process = i32::try_from(std::process::id()).unwrap();

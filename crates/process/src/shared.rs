@@ -221,7 +221,7 @@ impl Uffd {
     /// # Safety
     ///
     /// Until the last handle is dropped, nobody unmaps, moves, protects, locks or advises about these pages, maps over
-    /// them, or changes the length or the seals of their file; and while no Rust reference into them is held across
+    /// them, or changes the length or the seals of their file, which has none against writes; and while no Rust reference into them is held across
     /// [`punch`](FileRegion::punch). A page that is missing is waited for by who touches it, in a system call it
     /// is `EFAULT`.
     pub unsafe fn adopt_shared(

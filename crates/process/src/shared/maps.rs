@@ -5,9 +5,9 @@
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, SealFlags};
 use userfault_abi::errno::Errno;
-use userfault_client::{Refusal, UffdError};
+use userfault_client::{Provider, Refusal, UffdError};
 
 use super::system;
 use crate::probe;
@@ -49,6 +49,14 @@ impl Found {
         let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
         if self.device != format!("{major:02x}:{minor:02x}") || self.inode != stat.st_ino.to_string() {
             return Err(system("adopting the mapping of another file", Errno::EINVAL));
+        }
+        // Files that know no seals have none.
+        let seals = rustix::fs::fcntl_get_seals(file).unwrap_or(SealFlags::empty());
+        if seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
+            let remedy =
+                "give a file without F_SEAL_WRITE and F_SEAL_FUTURE_WRITE: in such a one nobody can make holes";
+            let refusal = Refusal { way: "adopt shared memory", errno: Errno::EPERM, remedy };
+            return Err(UffdError::Refused { provider: Provider::Process, tried: vec![refusal] });
         }
         Ok(Contents::OfFile { file: reopened(file)?, start: self.offset })
     }

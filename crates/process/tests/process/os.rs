@@ -127,6 +127,20 @@ pub(crate) fn memory_file() -> File {
     File::from(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// A file in memory that can be sealed.
+pub(crate) fn sealable_file() -> File {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: a literal name.
+    let number = check(unsafe { libc::memfd_create(c"test".as_ptr(), flags) }).unwrap();
+    // SAFETY: just opened, ours.
+    File::from(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+pub(crate) fn seal(file: &File, seals: i32) {
+    // SAFETY: no pointers.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) }).unwrap();
+}
+
 /// Lets the kernel read `len` bytes at `address`; how many, or the error number.
 pub(crate) fn write_from(file: &File, address: usize, len: usize) -> Result<usize, i32> {
     let source = ptr::with_exposed_provenance(address);

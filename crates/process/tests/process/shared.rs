@@ -524,6 +524,24 @@ fn what_is_not_one_shared_mapping_in_memory_is_refused_with_the_reason_and_is_un
     });
 }
 
+// spec: H13
+#[test]
+fn a_file_that_is_sealed_against_writes_is_refused_and_what_is_mapped_of_it_is_unchanged() {
+    const FUTURE_WRITE: i32 = 0x10;
+    alone(|| {
+        let uffd = open();
+        let file = os::sealable_file();
+        file.set_len(4 * PAGE as u64).unwrap();
+        let base = os::map_shared(Some(&file), 4 * PAGE, READ_WRITE);
+        os::seal(&file, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW);
+        drop(adopt(&uffd, base, 4, Some(&file)).unwrap());
+        os::seal(&file, FUTURE_WRITE);
+        assert!(remedy(adopt(&uffd, base, 4, Some(&file))).contains("F_SEAL_FUTURE_WRITE"));
+        store(base + PAGE, 7);
+        assert_eq!([0, 1].map(|page| load(base + page * PAGE)), [0, 7]);
+    });
+}
+
 // spec: H15, H20, H24
 #[test]
 fn threads_that_fault_while_shared_memory_is_given_back_find_it_plain() {

@@ -66,7 +66,7 @@ impl Descriptor {
 
     /// Refuses to act for a forked child: the address space it means is not here.
     fn check_process(&self) -> Result<(), Errno> {
-        if self.host.machine.is_opener() { Ok(()) } else { Err(Errno::ESRCH) }
+        if self.host.is_of_this_process() { Ok(()) } else { Err(Errno::ESRCH) }
     }
 
     /// Sets or clears the descriptor's `O_NONBLOCK`.
@@ -380,7 +380,7 @@ impl Memory {
         if pages.start >= pages.end || pages.end > self.mapping.pages() {
             return Err(Errno::EINVAL);
         }
-        if !self.host.machine.is_opener() {
+        if !self.host.is_of_this_process() {
             return Err(Errno::ESRCH);
         }
         let start = self.base() + pages.start * PAGE_SIZE;

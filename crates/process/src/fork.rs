@@ -265,6 +265,16 @@ impl Host {
         }
     }
 
+    /// Whether this is the process that opened the host. A forked child that nobody has told leaves first: it is
+    /// about to hear that the memory is no concern of the host's any more, and then it is not.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        let is_opener = self.machine.is_opener();
+        if !is_opener {
+            self.leave(&SignalsBlocked::new());
+        }
+        is_opener
+    }
+
     /// In a forked child: the memory of a region is about to go.
     pub(crate) fn remove_in_child(&self, tag: u32) {
         let blocked = SignalsBlocked::new();

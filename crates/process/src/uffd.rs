@@ -219,7 +219,7 @@ impl Context {
     }
 
     pub(crate) fn check_process(&self) -> Result<(), UffdError> {
-        if self.host.machine.is_opener() { Ok(()) } else { Err(UffdError::Forked) }
+        if self.host.is_of_this_process() { Ok(()) } else { Err(UffdError::Forked) }
     }
 
     /// One try: moves what is there now to `events`, and shows pollers what is left.

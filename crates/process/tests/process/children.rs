@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-use userfault_client::{Region as _, RegisterModes, Uffd as _, Wait, WriteProtect};
+use userfault_client::{Region as _, RegisterModes, Uffd as _, UffdError, Wait, WriteProtect};
 use userfault_process::{Region, statistics};
 
 use crate::access::{load, store};
@@ -337,6 +337,33 @@ fn what_a_child_unmaps_is_not_touched_when_it_leaves() {
             let plain = load(base) == word(0, 1) && load(base + PAGE) == 0;
             let unharmed = os::protection_of(gone_base).is_some_and(|bits| bits.starts_with("r--"));
             if stranger == gone_base && plain && unharmed { 42 } else { 1 }
+        });
+        assert_eq!(status, EXIT_42);
+    });
+}
+
+// spec: H15, H18
+#[test]
+fn what_a_child_has_made_of_adopted_memory_after_it_unregistered_that_is_not_touched_when_it_faults() {
+    alone(|| {
+        let uffd = open();
+        let other = map(&uffd, 4);
+        let read_write = libc::PROT_READ | libc::PROT_WRITE;
+        let [private, shared] =
+            [libc::MAP_PRIVATE, libc::MAP_SHARED].map(|flags| os::map(0, 4 * PAGE, read_write, flags));
+        let region = crate::adopt::adopt(&uffd, private..private + 4 * PAGE, RegisterModes::MISSING).unwrap();
+        let shared_region = crate::adopting::adopt(&uffd, shared, 4, None).unwrap();
+        let status = os::cloned(|| {
+            // Before the first fault: nobody has told this process that it is a child.
+            let told = [region.unregister(0..4), shared_region.unregister(0..4)];
+            let is_told = told.into_iter().all(|told| told == Err(UffdError::Forked));
+            let unharmed = |base: usize| os::protection_of(base).is_some_and(|bits| bits.starts_with("r--"));
+            for base in [private, shared] {
+                os::unmap(base, 4 * PAGE);
+                assert_eq!(os::map_at(base, 4 * PAGE, libc::PROT_READ), base);
+            }
+            let plain = load(other.base()) == 0;
+            if is_told && plain && unharmed(private) && unharmed(shared) { 42 } else { 1 }
         });
         assert_eq!(status, EXIT_42);
     });

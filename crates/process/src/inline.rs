@@ -2,7 +2,7 @@
 //!
 //! Where the engine says `Verdict::Inline` the page is missing, nobody works on it and nobody was told. The thread
 //! fetches the bytes of the window around it under no lock and without a claim, so a source that takes its time
-//! stalls nobody else; then it installs them as a monitor would, by the same fill, and wakes whoever had asked the
+//! stalls nobody else; then it installs them, where none has come meanwhile, and wakes whoever had asked the
 //! monitor meanwhile. Two threads may fetch the same page: the second finds it present and drops its bytes.
 //!
 //! Whatever does not go well is handed to the monitor, by faulting again as one that waits.
@@ -13,9 +13,9 @@ use core::fmt;
 use std::sync::Arc;
 
 use userfault_abi::errno::Errno;
-use userfault_abi::{CopyModes, Features, RegisterModes};
+use userfault_abi::{Features, RegisterModes};
 use userfault_client::{Region as _, UffdError};
-use userfault_engine::{ContextId, Fill, FillError, FillStop, Page, PageRange, Protocol};
+use userfault_engine::{ContextId, FillStop, Page, PageRange, Protocol};
 use userfault_memory::{Fixed, MapError};
 use userfault_signal::{Answers, AskMonitor, InlineCounts, InlineSource, Place, SignalsBlocked};
 
@@ -178,7 +178,8 @@ impl Host {
     }
 
     /// Fills those of `range` that are missing, and wakes their sleepers; how many it filled. What is no longer
-    /// registered is left alone: it is plain memory.
+    /// registered is left alone: it is plain memory. So is poison, which a monitor's fill would replace: nobody has
+    /// asked for it by name.
     fn install_missing(
         &self,
         blocked: &SignalsBlocked,
@@ -194,23 +195,18 @@ impl Host {
         while let Some(part) = range.from(at).and_then(|rest| rest.first(most)) {
             // Of adopted memory, parts leave the region; another one of this context may lie there.
             let has_all = layout.get(here.tag).is_some_and(|region| region.has_all(part));
-            let copy = || self.engine(blocked).fill(here.context, part, Fill::Copy(CopyModes::NONE));
-            let mut filling = match if has_all { copy() } else { Err(FillError::NotOneMapping) } {
-                Ok(filling) => filling,
-                Err(FillError::NotOneMapping) if most > 1 => {
-                    most = 1;
-                    continue;
-                }
-                Err(FillError::NotOneMapping) => {
+            let filling = if has_all { self.install(blocked, part) } else { None };
+            let Some(mut filling) = filling else {
+                if most == 1 {
                     at = at.next();
-                    continue;
                 }
-                Err(_) => return Err(AskMonitor),
+                most = 1;
+                continue;
             };
             let offset = usize::try_from(at.number() - range.start().number()).map_err(|_| AskMonitor)? * PAGE_SIZE;
             let end = self.drive(blocked, &layout, &mut filling, Bytes::At(bytes.as_ptr().addr() + offset));
-            if let Some((context, done)) = end.wake {
-                let woken = self.engine(blocked).wake(context, done);
+            if let Some(done) = part.first(end.pages_done) {
+                let woken = self.engine(blocked).wake(here.context, done);
                 self.unpark(blocked, woken);
             }
             filled += usize::try_from(end.pages_done).unwrap_or(0);

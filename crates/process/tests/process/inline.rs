@@ -400,6 +400,27 @@ fn an_inline_answer_needs_a_small_part_of_the_large_stack() {
     });
 }
 
+// spec: H33
+#[test]
+fn a_window_around_a_poisoned_page_leaves_the_poison() {
+    alone_both_ways(|| {
+        let uffd = open();
+        let region = map(&uffd, 8);
+        let _inline = region.answer_inline(source(8), 8).unwrap();
+        region.poison(1..3).unwrap().complete().unwrap();
+        region.poison(7..8).unwrap().complete().unwrap();
+        large(|| [0, 3, 4, 5, 6].into_iter().for_each(|page| compare(&region, page)));
+        for page in 0..8 {
+            let status = os::forked(|| i32::from(load(region.base() + page * PAGE) != word(page, 1)));
+            let is_poisoned = [1, 2, 7].contains(&page);
+            assert_eq!(status, if is_poisoned { libc::SIGBUS } else { 0 }, "page {page}");
+        }
+        // By name it is replaced.
+        fill(&region, 2, 1);
+        compare(&region, 2);
+    });
+}
+
 extern "C" fn load_when_cancelled(page: *mut c_void) -> *mut c_void {
     let stack = AlternateStack::ensure(0).unwrap();
     os::cancel_self();

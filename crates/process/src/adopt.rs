@@ -288,9 +288,10 @@ impl Host {
         for mapping in region.mappings() {
             let woken = self.engine(&blocked).removed(mapping.range).unwrap_or_default();
             self.states().forget(mapping.range);
+            // Its row and its pieces; none of them has more than what is left, so this takes no room.
+            let _cleared = self.ranges.cut(mapping.range);
             self.unpark(&blocked, woken);
         }
-        self.ranges.retire(tag);
         region.forget(&self.machine);
     }
 }

@@ -3,6 +3,7 @@
 use std::thread;
 
 use userfault_client::{Region as _, RegisterModes, Stopped, Uffd as _, UffdError, WriteProtect};
+use userfault_process::testing::fail_host_calls;
 use userfault_signal::{AlternateStack, Bytes};
 
 use crate::access::{load, store};
@@ -335,5 +336,32 @@ fn who_answers_inline_leaves_alone_what_was_given_back_whatever_lies_there() {
         for page in 0..10 {
             assert_eq!(other.copy(page, &contents(page, 3)).unwrap().complete(), Ok(1), "page {page}");
         }
+    });
+}
+
+// spec: H5, H15, H17
+#[test]
+fn what_a_stranger_maps_where_an_adoption_ended_badly_is_not_touched_in_a_forked_child() {
+    alone(|| {
+        let uffd = open();
+        let memory = Memory::map(64);
+        let region = memory.adopt(&uffd).unwrap();
+        region.unregister(10..20).unwrap();
+        fail_host_calls(0, 1 << 20);
+        drop(region);
+        fail_host_calls(0, 0);
+        stranger(&memory, 0..64, 5);
+        let status = os::forked(|| {
+            let is_unharmed = |page: usize| os::protection_of(memory.address(page)).is_some_and(|bits| bits == "r--p");
+            i32::from(![0, 9, 10, 20, 63].into_iter().all(is_unharmed))
+        });
+        assert_eq!(status, 0);
+        // Here neither.
+        memory.check(30, 5);
+        assert_eq!(os::protection_of(memory.address(30)).as_deref(), Some("r--p"));
+        // Nothing is left of it: it can be adopted once more.
+        os::protect(memory.base, 64 * PAGE, RW).unwrap();
+        drop(memory.adopt(&uffd).unwrap());
+        (0..64).for_each(|page| memory.check(page, 5));
     });
 }

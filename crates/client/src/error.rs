@@ -84,6 +84,13 @@ pub enum UffdError {
         /// What the kernel answered.
         errno: Errno,
     },
+    /// The kernel refused a change of the program's memory halfway, and then refused to undo the first half.
+    LeftClosed {
+        /// The addresses that are inaccessible still, with their contents. The program may try `mprotect` itself.
+        range: Range<usize>,
+        /// What the kernel answered.
+        errno: Errno,
+    },
     /// The descriptor was shut down; blocked reads end with this.
     ShutDown,
     /// The descriptor was opened by another process: this is its forked child.
@@ -159,6 +166,11 @@ impl fmt::Display for UffdError {
             Self::StillRegistered { pages, errno } => {
                 write!(f, "{pages} pages could not be made accessible ({errno}) and are registered still; ask again")
             }
+            Self::LeftClosed { range: Range { start, end }, errno } => write!(
+                f,
+                "the memory at {start:#x}..{end:#x} could not be adopted, and is left inaccessible: {errno}; allow \
+                 access by mprotect, once the kernel has memory for it"
+            ),
             Self::ShutDown => f.write_str("the descriptor was shut down"),
             Self::Forked => {
                 f.write_str("the descriptor belongs to the parent of this forked process; open a new one here")

@@ -341,7 +341,7 @@ impl Memory {
         let mapping = Mapping::reserve(len, Protection::ReadWrite).map_err(|_| Errno::ENOMEM)?;
         let _without_huge_pages = mapping.advise(mapping.range(), Advice::NoHugePage);
         let tag = host.add_plain(mapping.base(), pages).map_err(|error| match error {
-            AddError::Host(errno) => errno,
+            AddError::Host(errno) | AddError::LeftClosed(_, errno) => errno,
             AddError::Register(error) => errno(error),
         })?;
         host.ranges.set_plain(tag, true);

@@ -8,6 +8,8 @@
 //! unregister   registration gone · pages plain memory · sleepers unparked
 //! ```
 
+use std::ops::Range;
+
 use userfault_abi::errno::Errno;
 use userfault_abi::{IoctlMask, RegisterModes};
 use userfault_engine::{ContextId, Mapping, Page, PageRange, PageState, RegisterError, UnregisterError, errno};
@@ -215,8 +217,10 @@ impl Host {
 }
 
 /// Why a region could not be made; nothing is left of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AddError {
     Host(Errno),
     Register(RegisterError),
+    /// These addresses could not be made accessible again.
+    LeftClosed(Range<usize>, Errno),
 }

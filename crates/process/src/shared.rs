@@ -201,7 +201,11 @@ impl Uffd {
         let ours =
             maps::reopened(file.as_fd()).or_else(|_| file.try_clone().map_err(|_| system("dup", Errno::EMFILE)))?;
         let contents = Contents::OfFile { file: ours, start: 0 };
-        let tag = self.add_shared(mapping.base(), pages, modes, contents)?;
+        let added = self.add_shared(mapping.base(), pages, modes, contents);
+        // What is left closed is unmapped: nobody has to open it.
+        let failed = |errno| system("registering shared memory", errno);
+        let tag = added
+            .map_err(|error| if let UffdError::LeftClosed { errno, .. } = error { failed(errno) } else { error })?;
         let pages = Pages::new(Memory::Own(Arc::new(mapping)), tag, self.context(), modes);
         Ok(FileRegion { pages: Arc::new(pages), file: Some(Arc::new(file)) })
     }
@@ -210,13 +214,14 @@ impl Uffd {
     ///
     /// Pages that have contents keep them, also those that other processes write from now on. With `file`,
     /// the memory's file, swapped-out pages are known to have contents; without it, swap must be off, and
-    /// stay off. Dropping the last handle makes it plain shared memory again, with its contents.
+    /// stay off. Dropping the last handle makes it plain shared memory again, with its contents. Pages that the
+    /// kernel does not let be made accessible then stay inaccessible, which standard error says.
     ///
     /// # Errors
     ///
     /// [`UffdError::ModesUnsupported`] for anything but `MISSING`; [`UffdError::Refused`] with the reason
-    /// for memory that is not one such mapping, or of which it cannot be told what is missing. Nothing is
-    /// changed then.
+    /// for memory that is not one such mapping, or of which it cannot be told what is missing;
+    /// [`UffdError::System`]. Nothing is changed then, but for [`UffdError::LeftClosed`].
     ///
     /// # Safety
     ///
@@ -277,6 +282,7 @@ impl Uffd {
             },
             AddError::Register(error) => system("registering", errno(error)),
             AddError::Host(errno) => system("registering shared memory", errno),
+            AddError::LeftClosed(range, errno) => UffdError::LeftClosed { range, errno },
         })
     }
 }

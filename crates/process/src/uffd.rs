@@ -340,7 +340,7 @@ impl userfault_client::Uffd for Uffd {
         let tag = host.add_registered(mapping.base(), pages, self.context.id, modes).map_err(|error| match error {
             AddError::Register(userfault_engine::RegisterError::BadModes) => UffdError::ModesUnsupported { modes },
             AddError::Register(error) => system("registering", errno(error)),
-            AddError::Host(errno) => system("mapping", errno),
+            AddError::Host(errno) | AddError::LeftClosed(_, errno) => system("mapping", errno),
         })?;
         Ok(Region::new(mapping, tag, self.context(), modes))
     }

@@ -5,6 +5,7 @@
 //!
 //! Kernel counterpart: the clearing of markers when a userfaultfd lets a mapping go.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use userfault_abi::errno::Errno;
@@ -12,8 +13,8 @@ use userfault_engine::{PageState, Pages};
 
 use super::{ChunkState, Region, Run};
 use crate::machine::Machine;
-use crate::states::States;
-use crate::sys::Access;
+use crate::states::{PAGE_SIZE, States};
+use crate::sys::{self, Access};
 
 impl Region {
     /// Its place in the table of regions.
@@ -119,6 +120,30 @@ impl Region {
             });
         }
         result
+    }
+
+    /// Makes all of a region of shared memory plain again, page by page where it has to be.
+    ///
+    /// The layout is held exclusively: no claim is out.
+    ///
+    /// # Errors
+    ///
+    /// The addresses from the first to the last page that is inaccessible still.
+    pub(crate) fn make_all_plain(&self, machine: &Machine, states: &States) -> Result<(), Range<usize>> {
+        let all = 0..self.pages;
+        if self.make_plain(machine, states, &all).is_ok() {
+            return Ok(());
+        }
+        let is_closed = |page: &usize| {
+            let run = *page..page + 1;
+            // Some of it may be done by a call over all of it that failed in the end.
+            self.open_run(machine, &run).is_err() && sys::copy_in(self.span(&run).start(), &mut [0]).is_err()
+        };
+        let mut closed: Option<Run> = None;
+        for page in all.filter(is_closed) {
+            closed = Some(closed.map_or(page, |run| run.start)..page + 1);
+        }
+        closed.map_or(Ok(()), |run| Err(self.base + run.start * PAGE_SIZE..self.base + run.end * PAGE_SIZE))
     }
 
     /// Ends the contents of unregistered pages, poison included.

@@ -80,10 +80,13 @@ impl Host {
         let registered = closed
             .map_err(AddError::Host)
             .and_then(|()| engine.register(context, range, modes, &mapping).map(drop).map_err(AddError::Register));
-        if registered.is_err() {
-            let _as_it_was = region.make_plain(&self.machine, self.states(), &all);
-        }
-        registered
+        let Err(error) = registered else { return Ok(()) };
+        let errno = match &error {
+            AddError::Host(errno) | AddError::LeftClosed(_, errno) => *errno,
+            AddError::Register(error) => userfault_engine::errno(*error),
+        };
+        let undone = region.make_all_plain(&self.machine, self.states());
+        Err(undone.err().map_or(error, |closed| AddError::LeftClosed(closed, errno)))
     }
 
     fn open_found(&self, region: &Region, all: &Range<usize>) -> Result<(), Errno> {
@@ -164,12 +167,12 @@ impl Host {
         let range = region.range();
         // A whole region is whole registrations: clearing them takes no room.
         let woken = self.engine(&blocked).removed(range).unwrap_or_default();
-        let all = region.run(range).unwrap_or_default();
-        // What cannot be opened now is opened by its first touch: then the region must stay known.
-        if region.make_plain(&self.machine, self.states(), &all).is_ok() {
-            self.ranges.retire(tag);
-            let _region = layout.remove(tag);
+        // Nobody opens later what cannot be opened now: from here on the program may map something else there.
+        if region.make_all_plain(&self.machine, self.states()).is_err() {
+            sys::warn("userfault: pages of memory that is adopted no more could not be made accessible\n");
         }
+        self.ranges.retire(tag);
+        let _region = layout.remove(tag);
         drop(layout);
         self.unpark(&blocked, woken);
     }

@@ -472,6 +472,71 @@ fn adopting_of_which_any_host_call_fails_leaves_the_memory_as_it_was() {
     });
 }
 
+// spec: H5, H20
+#[test]
+fn what_cannot_be_undone_is_said_and_nothing_is_lost() {
+    alone(|| {
+        let uffd = open();
+        let base = os::map_shared(None, CHUNK * PAGE, READ_WRITE);
+        (0..100).for_each(|page| write_page(base, page, 1));
+        // Closed, and from then on everything is refused.
+        fail_host_calls(1, 1 << 20);
+        let error = adopt(&uffd, base, CHUNK, None).unwrap_err();
+        fail_host_calls(0, 0);
+        let UffdError::LeftClosed { range, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*range, base..base + CHUNK * PAGE);
+        os::protect(range.start, range.len(), READ_WRITE).unwrap();
+        (0..100).for_each(|page| assert_eq!(differs(base, page, word(page, 1)), None));
+        // Of our own memory nobody hears.
+        fail_host_calls(1, 1 << 20);
+        let error = uffd.map_shared(CHUNK, RegisterModes::MISSING).unwrap_err();
+        fail_host_calls(0, 0);
+        assert!(matches!(error, UffdError::System { .. }), "{error:?}");
+    });
+}
+
+// spec: H5, H15
+#[test]
+fn shared_memory_is_the_programs_again_when_its_adoption_ends_badly() {
+    alone(|| {
+        let uffd = open();
+        let base = os::map_shared(None, CHUNK * PAGE, READ_WRITE);
+        write_page(base, 3, 1);
+        // The nth call fails, or all from there on.
+        for (n, how_many) in (0..4).flat_map(|n| [(n, 1), (n, 1 << 20)]) {
+            let region = adopt(&uffd, base, CHUNK, None).unwrap();
+            fail_host_calls(n, how_many);
+            drop(region);
+            fail_host_calls(0, 0);
+            if how_many == 1 {
+                assert_eq!(differs(base, 3, word(3, 1)), None, "one refusal leaves nothing closed");
+                assert_eq!(load(base + 100 * PAGE), 0);
+            }
+            os::forget_contents(base + 100 * PAGE, PAGE);
+            os::protect(base, CHUNK * PAGE, READ_WRITE).unwrap();
+            assert_eq!(differs(base, 3, word(3, 1)), None);
+        }
+        let region = adopt(&uffd, base, CHUNK, None).unwrap();
+        fail_host_calls(0, 1 << 20);
+        drop(region);
+        fail_host_calls(0, 0);
+        os::unmap(base, CHUNK * PAGE);
+        assert_eq!(os::map_at(base, CHUNK * PAGE, libc::PROT_READ), base);
+        // A stranger's now, here as in a child.
+        for forked in [|body: fn() -> i32| os::forked(body), |body: fn() -> i32| os::cloned(body)] {
+            STRANGER.store(base, SeqCst);
+            let status = forked(|| {
+                store(STRANGER.load(SeqCst), 1);
+                0
+            });
+            assert_eq!(status, libc::SIGSEGV);
+        }
+        assert_eq!(os::protection_of(base).as_deref(), Some("r--p"));
+    });
+}
+
+static STRANGER: AtomicUsize = AtomicUsize::new(0);
+
 /// The remedy of a refusal to adopt.
 fn remedy(result: Result<FileRegion, UffdError>) -> &'static str {
     match result {

@@ -12,6 +12,9 @@
 //! only by who reads or answers the same thread's faults; a listing meanwhile may see half of a change, and a
 //! later one will not.
 //!
+//! A forked child finds its parent's rows, and none of its threads: they say nothing about the child. They are
+//! taken out when it opens a descriptor of its own.
+//!
 //! Kernel counterpart: `handle_userfault`, where they sleep.
 
 use core::fmt::Write as _;
@@ -23,7 +26,7 @@ use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, RawDir};
 use userfault_client::{Errno, Fault, FaultKind, Sleeper, Told, UffdError};
-use userfault_signal::Line;
+use userfault_signal::{Line, fork_generation};
 
 use crate::context::{Context, system};
 use crate::fdinfo::FdInfo;
@@ -55,9 +58,27 @@ static UNANSWERED: [Row; ROWS] = [const {
     }
 }; ROWS];
 
+/// The address space that last opened a descriptor, whose rows these are.
+static OPENED_IN: AtomicU32 = AtomicU32::new(0);
+
+/// The number of this address space; on kernels that do not tell, the same for all.
+fn here() -> u32 {
+    fork_generation().unwrap_or(0)
+}
+
+/// Whether what is remembered, here and of faults that were handed over, may be about this process.
+fn is_of_here() -> bool {
+    OPENED_IN.load(Relaxed) == here()
+}
+
 /// Names of contexts in the table, never reused.
 pub(crate) fn next_name() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
+    let here = here();
+    if OPENED_IN.swap(here, Relaxed) != here {
+        // Before anything was read in this process.
+        UNANSWERED.iter().for_each(|row| row.thread.store(0, Relaxed));
+    }
     NEXT.fetch_add(1, Relaxed)
 }
 
@@ -113,7 +134,7 @@ impl Row {
 
 /// The row of a thread that sleeps; `None` if nothing of it was read.
 fn known(thread: u32) -> Option<&'static Row> {
-    UNANSWERED.iter().find(|row| row.thread.load(Relaxed) == thread)
+    UNANSWERED.iter().find(|row| row.thread.load(Relaxed) == thread).filter(|_| is_of_here())
 }
 
 /// Calls `found` with the id and the name of each thread of this process that sleeps in a fault. Allocates nothing.
@@ -206,7 +227,7 @@ fn of_handed(handed: Handed, is_read: bool) -> Sleeper {
 pub fn print_sleepers() -> usize {
     let mut count = 0;
     // Without /proc there is nothing to be seen, and nobody to tell.
-    let _seen = for_each_thread(|thread, name| {
+    let seen = for_each_thread(|thread, name| {
         count += 1;
         let mut unknown = Sleeper::default();
         unknown.thread = Some(thread);
@@ -216,10 +237,18 @@ pub fn print_sleepers() -> usize {
         let _written = write!(line, "userfault: {}", sleeper.describe(name, None));
         line.print();
     });
+    if !is_of_here() {
+        return count;
+    }
     handed::for_each(|handed, is_read| {
-        count += 1;
         let (mut line, mut comm) = (Line::new(), [0; 64]);
-        let name = core::str::from_utf8(file_of(handed.thread, "comm", &mut comm)).unwrap_or("").trim_end();
+        let name = file_of(handed.thread, "comm", &mut comm);
+        if name.is_empty() && seen.is_ok() {
+            // In a forked child: a thread of its parent's.
+            return;
+        }
+        count += 1;
+        let name = core::str::from_utf8(name).unwrap_or("").trim_end();
         // Writing to a line cannot fail.
         let _written = write!(line, "userfault: {}", of_handed(handed, is_read).describe(name, None));
         line.print();

@@ -12,10 +12,11 @@ use userfault_client::{
     Errno, Event, Features, Options, Progress, Region as _, RegisterModes, Shared as _, Stopped, Uffd as _, UffdError,
     Wait,
 };
-use userfault_linux::{Foreign, Uffd};
+use userfault_linux::{Foreign, Uffd, print_sleepers};
+use userfault_signal::Bytes;
 
-use crate::outside::{fork, limit_descriptors, wait};
-use crate::support::{Events, WATCHDOG, alone, is_readable, open, open_descriptors, pattern, patterns};
+use crate::outside::{fork, limit_descriptors, load, wait};
+use crate::support::{Events, WATCHDOG, alone, is_readable, open, open_descriptors, pattern, patterns, until};
 
 fn with_fork() -> Options {
     Options { require: Features::EVENT_FORK, ..Options::default() }
@@ -196,6 +197,34 @@ fn a_forked_child_changes_nothing_of_its_parents_shared_region() {
         assert_eq!(wait(pid), 0);
         assert_eq!(region.shared(0..1).unwrap().compare(0, &here), None, "its contents are as they were");
         assert_eq!(region.copy(1, &here, CopyModes::NONE), Ok(Progress::all(1)), "its hole is as it was");
+    });
+}
+
+#[test]
+fn a_forked_childs_report_names_none_of_its_parents_threads() {
+    alone!(a_forked_childs_report_names_none_of_its_parents_threads, {
+        let raising = Options { require: Features::SIGBUS, ..Options::default() };
+        let uffd = open!(&raising);
+        let region = uffd.map(1, RegisterModes::MISSING).unwrap();
+        // The thread's stack is too small to answer there: it hands its fault over.
+        let _inline = region.answer_inline(Bytes::from(pattern(0, 0)), 1).unwrap();
+        thread::scope(|scope| {
+            let base = region.base();
+            let reading = scope.spawn(move || load(base));
+            until("the thread sleeps", || uffd.sleepers().unwrap().len() == 1);
+            let pid = fork(|| {
+                let before = print_sleepers();
+                let own = Uffd::open(&raising).unwrap();
+                i32::from(before != 0)
+                    + 2 * i32::from(print_sleepers() != 0)
+                    + 4 * i32::from(own.sleepers() != Ok(vec![]))
+            });
+            let seen = (wait(pid), print_sleepers());
+            // Nothing fails before the thread goes on.
+            region.copy(0, &pattern(0, 0)).unwrap().complete().unwrap();
+            assert_eq!(reading.join().unwrap(), pattern(0, 0)[0]);
+            assert_eq!(seen, (0, 1));
+        });
     });
 }
 

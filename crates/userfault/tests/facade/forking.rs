@@ -86,3 +86,28 @@ fn a_report_that_is_dropped_in_a_forked_child_goes_on_in_the_parent() {
         drop(report_sleepers_on(USR1).unwrap());
     });
 }
+
+#[test]
+fn in_a_forked_child_none_of_its_parents_threads_sleeps() {
+    alone(&path_of(&in_a_forked_child_none_of_its_parents_threads_sleeps), || {
+        for uffd in both_with(&Builder::new().answer_inline()) {
+            let region = uffd.map(1, RegisterModes::MISSING).unwrap();
+            // On the stack that threads have, nobody answers inline.
+            let inline = region.answer_inline(userfault_signal::Zeros, 1).unwrap();
+            std::thread::scope(|scope| {
+                let shared = region.shared(0..1).unwrap();
+                let reading = scope.spawn(move || shared.compare(0, &[7]));
+                while uffd.sleepers().unwrap().iter().all(|sleeper| sleeper.thread.is_none()) {
+                    std::thread::yield_now();
+                }
+                let count = || userfault::process::print_sleepers() + userfault::linux::print_sleepers();
+                let seen = (returns_in_child(|| assert_eq!(count(), 0)), count());
+                // Nothing fails before the thread goes on.
+                region.copy(0, &vec![7; region.page_size()]).unwrap().complete().unwrap();
+                assert_eq!(reading.join().unwrap(), None);
+                assert_eq!(seen, (true, 1), "{}", name(&uffd));
+            });
+            drop(inline);
+        }
+    });
+}

@@ -33,15 +33,11 @@
 //! Kernel counterpart: `fault_pending_wqh` and `fault_wqh`.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-use core::time::Duration;
 
-use userfault_signal::{FaultContext, FutexWait, futex_wait, futex_wake};
+use userfault_signal::{FaultContext, FutexWait, futex_wake};
 
 /// More faults than these wait for a free row.
 const ROWS: usize = 4096;
-/// A wait with a timeout is never restarted behind our back after a signal handler with SA_RESTART: it ends
-/// with EINTR, so the sleeper leaves and faults again, as in the kernel (`m/fault/signal`).
-const NAP: Duration = Duration::from_secs(3600);
 
 const FREE: u32 = 0;
 const FILING: u32 = 1;
@@ -188,14 +184,15 @@ fn thread_exists(thread: u32) -> bool {
 }
 
 impl Ticket {
-    /// Sleeps until it is woken, or a signal handler has run (J3).
+    /// Sleeps until it is woken, or a signal was delivered or waits for that (J3): then the access faults again, as
+    /// the kernel's does (`m/fault/signal`).
     pub(crate) fn park(self, context: &mut FaultContext<'_>) {
         loop {
             let seen = self.row.word.load(Ordering::Acquire);
             if seen & !STATE != self.generation || !is_asleep(seen) {
                 return;
             }
-            match context.parked(|| futex_wait(&self.row.word, seen, Some(NAP))) {
+            match context.signals_blocked_mut().sleep_on(&self.row.word, seen) {
                 FutexWait::Interrupted => return,
                 FutexWait::Woken | FutexWait::Changed | FutexWait::TimedOut => {}
             }

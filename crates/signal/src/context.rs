@@ -168,22 +168,15 @@ impl FaultContext<'_> {
         &self.blocked
     }
 
-    /// The same, to sleep with: see [`parked`](Self::parked) for what is let in.
+    /// The same, to sleep with, under the mask of the interrupted code: see [`SignalsBlocked::sleep_on`].
+    ///
+    /// Only around a futex wait: a signal handler of the program may run meanwhile, fault, or jump out and
+    /// never come back.
     pub fn signals_blocked_mut(&mut self) -> &mut SignalsBlocked {
         if !self.has_large_stack() {
             self.blocked.let_in(fatal_by_default(self.interrupted_mask()));
         }
         &mut self.blocked
-    }
-
-    /// Runs `sleep` under the mask of the interrupted code; on a small alternate stack, where a nested
-    /// handler would not fit, all signals but SIGSEGV and SIGBUS stay blocked. To wait for others, use
-    /// [`SignalsBlocked::sleep_on`], which sees there that one has come.
-    ///
-    /// Only around a futex wait: a signal handler of the program may run meanwhile, fault, or jump out and
-    /// never come back.
-    pub fn parked<R>(&mut self, sleep: impl FnOnce() -> R) -> R {
-        self.signals_blocked_mut().while_unblocked(sleep)
     }
 
     pub(crate) fn set_interrupted_mask(&mut self, set: SignalSet) {

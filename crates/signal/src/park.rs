@@ -1,6 +1,6 @@
 //! To sleep on a word, and to wake who sleeps there. Async-signal-safe; private to the process.
 //!
-//! Inside a handler, sleep within [`FaultContext::parked`](crate::FaultContext::parked); outside, within
+//! Where signals are blocked, sleep by [`SignalsBlocked::sleep_on`](crate::SignalsBlocked::sleep_on), or within
 //! [`SignalsBlocked::while_unblocked`](crate::SignalsBlocked::while_unblocked).
 //!
 //! Kernel counterpart: `futex(2)`.

@@ -117,16 +117,22 @@ fn without_alternate_stack(work: impl FnOnce()) {
     }
 }
 
+/// In a frame of its own: inlined, what `work` needs would be taken from the small stack all the same.
+#[inline(never)]
+fn apart<C, R>(context: &mut C, work: impl FnOnce(&mut C) -> R) -> R {
+    work(context)
+}
+
 impl FaultContext<'_> {
     /// Runs `work` with [`LARGE_STACK_BYTES`] of stack at least: where the handler is on a small alternate stack, on
     /// a borrowed one. It does not sleep for long there.
     pub fn with_room<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> R {
         if self.has_large_stack() || !self.on_alternate_stack() {
-            return work(self);
+            return apart(self, work);
         }
-        let Some(stack) = Borrowed::take() else { return work(self) };
+        let Some(stack) = Borrowed::take() else { return apart(self, work) };
         let (mut once, mut result) = (Some(work), None);
-        stack.run(|| without_alternate_stack(|| result = once.take().map(|work| work(self))));
+        stack.run(|| without_alternate_stack(|| result = once.take().map(|work| apart(self, work))));
         drop(stack);
         // It was called; a handler does not panic.
         result.unwrap_or_else(|| std::process::abort())

@@ -228,7 +228,8 @@ mod tests {
                     }
                 });
             }
-            for turn in 0..5_000 {
+            // Until somebody was inside, if the other threads come late.
+            for turn in (0..).take_while(|turn| *turn < 5_000 || met.load(Relaxed) == 0) {
                 let canary = Arc::new(Canary(AtomicU64::new(turn)));
                 assert!(place.publish(canary).is_ok());
                 if turn % 64 == 0 {
@@ -239,6 +240,5 @@ mod tests {
             }
             done.store(true, Relaxed);
         });
-        assert!(met.into_inner() > 0, "nobody ever was inside");
     }
 }

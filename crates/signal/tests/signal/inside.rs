@@ -194,7 +194,7 @@ unsafe impl FaultHandler for Parks {
             ON_STACK.store(context.on_alternate_stack(), Relaxed);
             send(SIGUSR1);
             BEFORE.store(DELIVERED.load(Relaxed), Relaxed);
-            PARKED.store(context.parked(|| DELIVERED.load(Relaxed)), Relaxed);
+            PARKED.store(context.signals_blocked_mut().while_unblocked(|| DELIVERED.load(Relaxed)), Relaxed);
             AFTER.store(is_blocked(SIGUSR1), Relaxed);
         }
         open(context.address());
@@ -281,6 +281,80 @@ fn a_signal_ends_a_sleep_on_a_small_stack_if_the_interrupted_code_lets_it_in() {
     });
 }
 
+/// A byte of the whole of a page's neighbours.
+static NEIGHBOUR: AtomicUsize = AtomicUsize::new(0);
+static SUM: AtomicUsize = AtomicUsize::new(0);
+
+/// More than a small alternate stack has, and a fault in the middle of it that needs as much.
+#[inline(never)]
+fn work(context: &FaultContext<'_>) -> usize {
+    let mut bytes = std::hint::black_box([1_u8; 20 << 10]);
+    if context.address() != NEIGHBOUR.load(Relaxed) {
+        bytes[0] = load(NEIGHBOUR.load(Relaxed)) + 1;
+        protect(NEIGHBOUR.load(Relaxed), libc::PROT_NONE);
+    }
+    std::hint::black_box(&bytes).iter().map(|byte| usize::from(*byte)).sum()
+}
+
+struct Roomy;
+// SAFETY: atomics, arithmetic and system calls.
+unsafe impl FaultHandler for Roomy {
+    fn handle(context: &mut FaultContext<'_>) -> Disposition {
+        let size = context.alternate_stack_size();
+        let sum = context.with_room(|context| work(context));
+        SUM.store(sum, Relaxed);
+        SIZE.store(size.unwrap_or(0), Relaxed);
+        open(context.address());
+        Disposition::Handled
+    }
+}
+
+// spec: H21, H22
+#[test]
+fn work_has_room_on_every_stack_and_a_fault_in_it_harms_nobody() {
+    child_that_lives(|| {
+        install::<Roomy>(Signal::Segv).unwrap();
+        NEIGHBOUR.store(closed_pages(1), Relaxed);
+        for size in [0, 8 << 10, 16 << 10, 128 << 10] {
+            use_stack(size);
+            for _ in 0..3 {
+                load(closed_pages(1));
+                assert_eq!((SUM.load(Relaxed), SIZE.load(Relaxed)), (20 << 10, size));
+            }
+        }
+    });
+}
+
+/// Takes its time.
+struct Slow;
+// SAFETY: system calls and arithmetic.
+unsafe impl FaultHandler for Slow {
+    fn handle(context: &mut FaultContext<'_>) -> Disposition {
+        context.with_room(|_| {
+            let bytes = std::hint::black_box([1_u8; 32 << 10]);
+            (0..10).for_each(|_| std::thread::yield_now());
+            FAULTS.fetch_add(std::hint::black_box(&bytes).iter().map(|byte| usize::from(*byte)).sum(), Relaxed);
+        });
+        open(context.address());
+        Disposition::Handled
+    }
+}
+
+// spec: H22
+#[test]
+fn more_threads_than_there_are_stacks_to_borrow_take_turns() {
+    const THREADS: usize = 200;
+    child_that_lives(|| {
+        install::<Slow>(Signal::Segv).unwrap();
+        let fault_on = || {
+            use_stack(8 << 10);
+            (0..10).for_each(|_| assert_eq!(load(closed_pages(1)), 0));
+        };
+        thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(fault_on))));
+        assert_eq!(FAULTS.load(Relaxed), THREADS * 10 * (32 << 10));
+    });
+}
+
 /// The lowest byte of the handler's own frames, by painting.
 static LOWEST: AtomicUsize = AtomicUsize::new(0);
 
@@ -292,7 +366,7 @@ unsafe impl FaultHandler for Shallow {
         let here = 0_u8;
         LOWEST.store((&raw const here).addr(), Relaxed);
         open(context.address());
-        context.parked(|| ());
+        context.signals_blocked_mut().while_unblocked(|| ());
         Disposition::Handled
     }
 }

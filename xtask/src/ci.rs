@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     step("clippy", "cargo clippy --workspace --all-targets -- -D warnings"),
     step("no-panic", "cargo build -p userfault-bare-metal --target x86_64-unknown-none --profile bare-metal"),
     step("test", "cargo test --workspace"),
+    step("unoptimised", "cargo test -p userfault-process --test process --config profile.dev.opt-level=0 --config profile.test.opt-level=0 --target-dir target/unoptimised -- foreign:: instructions::an_ nest:: monitors:: shared::mapped"),
     step("storm", "cargo test -p userfault-process --test process in_a_storm_of_signals_forks_and_jumps").env(&[("USERFAULT_STORM_SECONDS", "60")]),
     step("rustdoc", "cargo doc --workspace --no-deps --lib").env(&[("RUSTDOCFLAGS", "-D warnings")]),
     step("aarch64", "cargo check -p userfault-linux -p userfault-client -p userfault-memory --target aarch64-unknown-linux-gnu").where_installed("rustup target list --installed", "aarch64-unknown-linux-gnu"),

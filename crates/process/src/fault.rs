@@ -34,16 +34,28 @@ unsafe impl FaultHandler for Faults {
         if !context.is_page_fault() {
             return Disposition::NotOurs;
         }
-        match context.with_room(|context| decide(context)) {
+        let is_nested = context.stack_left().is_some_and(|left| left < SLEEP_BYTES);
+        let step = context.with_room(|context| {
+            let step = decide(context);
+            if let (true, Step::Sleep { host, waiter, ring }) = (is_nested, &step) {
+                host.sleep(context, *waiter, *ring);
+                return Step::Done;
+            }
+            step
+        });
+        match step {
             Step::NotOurs => return Disposition::NotOurs,
             Step::Done => {}
             Step::Fail => context.raise_bus_error(context.address()),
-            // On the handler's own stack: it may take long, and a handler may jump out of it.
+            // On the handler's own stack, if there is any left: it may take long, and a handler may jump out of it.
             Step::Sleep { host, waiter, ring } => host.sleep(context, waiter, ring),
         }
         Disposition::Handled
     }
 }
+
+/// What a sleep may need of stack. A handler of the program's that faults on a small alternate stack leaves less.
+const SLEEP_BYTES: usize = 4096;
 
 /// What is left to do about a fault.
 enum Step {

@@ -156,6 +156,13 @@ impl FaultContext<'_> {
         self.alternate_stack_size().is_some_and(|size| offset < size)
     }
 
+    /// Bytes of stack below the kernel's frame, if the handler runs on an alternate stack.
+    #[must_use]
+    pub fn stack_left(&self) -> Option<usize> {
+        let start = self.context().uc_stack.ss_sp.addr();
+        self.on_alternate_stack().then(|| self.context.addr().get().wrapping_sub(start))
+    }
+
     /// Whether there is room to answer inline, and to let signals in while parked: the handler runs on an
     /// ordinary stack or on an alternate one of at least [`LARGE_STACK_BYTES`].
     #[must_use]

@@ -37,7 +37,6 @@ use crate::regions::Regions;
 use crate::sleepers::Notes;
 use crate::states::{LIMITS, States};
 use crate::threads::Threads;
-use crate::writer::Writer;
 
 /// What the engine may use: address space, taken as it is needed.
 const CAPACITIES: Capacities = Capacities { waiters: 1 << 16, registrations: 1 << 20, contexts: 1 << 10 };
@@ -85,8 +84,9 @@ static HOST: AtomicPtr<Host> = AtomicPtr::new(ptr::null_mut());
 /// Who opens or tunes.
 static OPENING: Turn = Turn::new();
 static TUNING: Wishes = Wishes::new();
-/// The handler and the hook for forked children are installed; a child has its parent's.
-static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
+/// The hook for forked children is installed, and the handler; a child has its parent's.
+static HAS_HOOK: AtomicBool = AtomicBool::new(false);
+static HAS_HANDLER: AtomicBool = AtomicBool::new(false);
 
 /// The [`Tuning`] that the next host will have, under `OPENING`.
 struct Wishes {
@@ -176,31 +176,41 @@ impl Host {
         if let Some(former) = former {
             former.leave(&SignalsBlocked::new());
         }
-        let host = Self::make(TUNING.get(), former)
-            .map_err(|tried| UffdError::Refused { provider: Provider::Process, tried })?;
+        let tuning = TUNING.get();
+        let refused = |tried| UffdError::Refused { provider: Provider::Process, tried };
+        let refused_once = |refusal| refused(vec![refusal]);
+        crate::probe::platform().map_err(refused_once)?;
+        let writer = crate::probe::writer(tuning).map_err(refused)?;
+        let machine = Machine::open(tuning, writer).map_err(refused_once)?;
+        // Before the tables: they are never unmapped, and whoever is refused may ask again and again.
+        Self::install_hooks()?;
+        let host = Self::make(machine, former).map_err(refused_once)?;
         let mut place = Fixed::with_capacity(1).map_err(|_| no_memory("the host's own mapping"))?;
         if place.push(host).is_err() {
             return Err(no_memory("the host's own mapping"));
         }
         let place: &'static Fixed<Self> = Box::leak(Box::new(place));
         let host = place.as_ref().first().ok_or_else(|| no_memory("the host's own mapping"))?;
-        if !IS_INSTALLED.load(Ordering::Relaxed) {
-            Self::install_hooks()?;
-            IS_INSTALLED.store(true, Ordering::Relaxed);
-        }
         HOST.store(ptr::from_ref(host).cast_mut(), Ordering::Release);
         Ok(host)
     }
 
+    /// Each once in the life of the process and its children. Without a host neither does anything.
     fn install_hooks() -> Result<(), UffdError> {
         let refused = |way, errno, remedy| UffdError::Refused {
             provider: Provider::Process,
             tried: vec![Refusal { way, errno, remedy }],
         };
-        // SAFETY: the hook is async-signal-safe, as what runs in a forked child must be.
-        let answer = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        if answer != 0 {
-            return Err(refused("hook for forked children", Errno::from_raw(answer), "free some memory"));
+        if !HAS_HOOK.load(Ordering::Relaxed) {
+            // SAFETY: the hook is async-signal-safe, as what runs in a forked child must be.
+            let answer = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+            if answer != 0 {
+                return Err(refused("hook for forked children", Errno::from_raw(answer), "free some memory"));
+            }
+            HAS_HOOK.store(true, Ordering::Relaxed);
+        }
+        if HAS_HANDLER.load(Ordering::Relaxed) {
+            return Ok(());
         }
         install::<Faults>(Signal::Segv).map_err(|error| {
             let errno = match error {
@@ -208,17 +218,12 @@ impl Host {
                 InstallError::Full { .. } | _ => Errno::EBUSY,
             };
             refused("SIGSEGV handler", errno, "allow rt_sigaction for SIGSEGV")
-        })
+        })?;
+        HAS_HANDLER.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
-    fn make(tuning: Tuning, former: Option<&'static Self>) -> Result<Self, Vec<Refusal>> {
-        crate::probe::platform().map_err(|refusal| vec![refusal])?;
-        let writer = crate::probe::writer(tuning)?;
-        Self::make_with(tuning, writer, former).map_err(|refusal| vec![refusal])
-    }
-
-    fn make_with(tuning: Tuning, writer: Writer, former: Option<&'static Self>) -> Result<Self, Refusal> {
-        let machine = Machine::open(tuning, writer)?;
+    fn make(machine: Machine, former: Option<&'static Self>) -> Result<Self, Refusal> {
         let states = States::reserve().map_err(|_| short("reserve the table of page states"))?;
         let engine =
             AddressSpace::new(LIMITS, states, CAPACITIES).ok_or_else(|| short("reserve the engine's storage"))?;

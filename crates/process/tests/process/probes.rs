@@ -11,7 +11,7 @@ use crate::access::load;
 use crate::alone::{alone, command};
 use crate::os;
 use crate::seccomp::{Rule, allow, install, refuse, refuse_if};
-use crate::support::{CHUNK, PAGE, fill, map, mappings, open, page_of, read, word};
+use crate::support::{CHUNK, PAGE, fill, map, mappings, open, page_of, read, status_kb, word};
 
 /// A fault, a fill and a discard, with every word looked at; a scattered chunk, too.
 fn round_trip() -> usize {
@@ -161,6 +161,11 @@ fn where_no_handler_can_be_installed_the_host_is_refused_with_the_errno_of_the_s
     alone(|| {
         let (way, errno, _) = refusal(&[refuse(libc::SYS_rt_sigaction, libc::EPERM)]);
         assert_eq!((way, errno), ("SIGSEGV handler", Errno::from_raw(libc::EPERM)));
+        // Whoever asks again and again is refused again, and loses nothing by it.
+        let before = status_kb("VmSize");
+        (0..10).for_each(|_| assert!(Uffd::open(&Options::default()).is_err()));
+        let after = status_kb("VmSize");
+        assert!(after < before + 1024, "{before} kB became {after}");
     });
 }
 

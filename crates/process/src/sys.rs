@@ -212,24 +212,64 @@ pub(crate) fn read_into(file: BorrowedFd<'_>, target: Span) -> Result<usize, Err
 /// Moves the contents of `from` to `to`, in one step for everybody who looks. What was at `to` is gone; it
 /// allows from then on what `from` allows. `from` stays mapped, and holds nothing.
 ///
+/// The kernel takes `to` away before it asks whether the limits let it map as much again. For an instant another
+/// thread's `mmap` could get that place. So who calls this while [`is_data_limited`] holds takes the right to write
+/// from `from` first: what cannot be written to is not data, and is not limited.
+///
 /// # Errors
 ///
 /// `to` has lost its contents or not, and nobody can reach what had none; `from` is unchanged.
 pub(crate) fn move_pages(from: Span, to: Span) -> Result<(), Errno> {
+    if has_limit(libc::RLIMIT_AS) {
+        // If there is as much as a page, there is no less when `to` is gone: others get no more than the limit.
+        one_more_page()?;
+    }
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
     // SAFETY: both are pages of ours (invariant 1), which no reference points into (2).
     let moved = unsafe { libc::mremap(from.start as *mut c_void, from.len, to.len, flags, to.start as *mut c_void) };
     if moved != libc::MAP_FAILED {
         return Ok(());
     }
-    // The kernel takes `to` away before it knows that it can move (RLIMIT_DATA).
     Err(keep_mapped(to, last_errno()))
 }
 
-/// After a call that may have taken pages of ours away, maps something inaccessible there; the call's errno.
+/// Whether there is a limit to private writable memory.
+pub(crate) fn is_data_limited() -> bool {
+    has_limit(libc::RLIMIT_DATA)
+}
+
+fn has_limit(what: impl Into<libc::c_long>) -> bool {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let nothing = std::ptr::null::<libc::rlimit64>();
+    // SAFETY: a live structure; nothing is set.
+    let answer = unsafe { libc::syscall(libc::SYS_prlimit64, 0, what.into(), nothing, &raw mut limit) };
+    answer != 0 || limit.rlim_cur != libc::RLIM64_INFINITY
+}
+
+/// Whether the process may map one page more: tried.
+fn one_more_page() -> Result<(), Errno> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: fresh memory at an address of the kernel's choice.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_NONE, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(last_errno());
+    }
+    // SAFETY: just mapped; nobody knows it.
+    check(unsafe { libc::munmap(page, PAGE) })
+}
+
+/// After a call that may have taken closed pages of ours away, maps something inaccessible there; the call's errno.
 fn keep_mapped(to: Span, errno: Errno) -> Errno {
     map_if_gone(to);
+    // Mostly the call was refused before it took anything. What can be read is not ours any more.
+    if is_readable(to) {
+        lost();
+    }
     errno
+}
+
+fn lost() -> ! {
+    die("userfault: a part of a region was lost by a failed mremap, and could not be mapped again\n")
 }
 
 /// Maps something inaccessible where a failed call has left nothing.
@@ -241,7 +281,7 @@ pub(crate) fn map_if_gone(span: Span) {
         // SAFETY: just mapped, ours; without huge pages as all of it. An error costs memory, no more.
         let _huge_pages = unsafe { libc::madvise(filled, span.len, libc::MADV_NOHUGEPAGE) };
     } else if last_errno() != Errno::EEXIST {
-        die("userfault: a part of a region was lost by a failed mremap, and could not be mapped again\n");
+        lost();
     }
 }
 

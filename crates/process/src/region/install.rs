@@ -3,6 +3,7 @@
 //! ```text
 //! forced      plain: write through PROT_NONE · lift      guarded: close · unguard · write · lift
 //! by mirror   write to the mirror · move onto the hole, whatever it is: it allows what the mirror allowed
+//!             under a limit of data: close the mirror first, and lift what was moved
 //! ```
 
 use userfault_abi::errno::Errno;
@@ -173,10 +174,12 @@ impl Region {
         if done.is_empty() {
             return wrote;
         }
-        if access == Access::Read {
-            // Before they are moved: they must not be writable for an instant.
+        // What must not be writable for an instant, or is not to be refused by a limit halfway (`sys::move_pages`).
+        let is_limited = access == Access::ReadWrite && sys::is_data_limited();
+        let moved_as = if is_limited { Access::None } else { access };
+        if moved_as != Access::ReadWrite {
             state.is_mirror_closed = true;
-            if machine.protect(mirror.span(&done), Access::Read).is_err() {
+            if machine.protect(mirror.span(&done), moved_as).is_err() {
                 mirror.drop_contents(&done);
                 return Err(no_memory(0));
             }
@@ -186,11 +189,25 @@ impl Region {
         if let Some(part) = &stuck {
             mirror.drop_contents(&(part.start..done.end));
         }
+        let moved = done.start..stuck.map_or(done.end, |part| part.start);
+        let opened = if is_limited { self.open_moved(machine, &moved, state) } else { moved.end };
         if state.is_mirror_closed {
             // Where it fails the next fill tries again.
             state.is_mirror_closed = machine.protect(mirror.span(&done), Access::ReadWrite).is_err();
         }
-        stuck.map_or(wrote, |part| Err(no_memory(part.start - run.start)))
+        if opened < done.end { Err(no_memory(opened - run.start)) } else { wrote }
+    }
+
+    /// Opens pages that were moved inaccessible, as far as that goes; the others are missing again.
+    fn open_moved(&self, machine: &Machine, moved: &Run, state: &mut ChunkState) -> usize {
+        let opened = self.as_far_as_possible(moved, |span| machine.open_pages(span, Access::ReadWrite));
+        let rest = opened..moved.end;
+        if state.guarded {
+            self.guard_again(machine, &rest, state);
+        } else {
+            self.drop_contents(machine, &rest);
+        }
+        opened
     }
 
     /// Writes pages through the other mapping: they are complete before they can be reached here.

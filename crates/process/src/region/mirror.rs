@@ -38,9 +38,13 @@ impl Mirror {
             writer.write(NOTHING.as_ptr(), page).map_err(|(_, errno)| errno)?;
             sys::zap(page)?;
         }
+        // A limit of data is to refuse what is opened, not what is moved.
+        sys::protect(region, Access::None)?;
         for (from, to) in parts(region).zip(parts(mirror)) {
             sys::move_pages(from, to)?;
         }
+        sys::protect(region, Access::ReadWrite)?;
+        sys::protect(mirror, Access::ReadWrite)?;
         Ok(Self { mapping })
     }
 

@@ -1,7 +1,7 @@
 //! What only pages that are made ready in a mirror can get wrong (M4); everything else runs both ways.
 
 use userfault_abi::Features;
-use userfault_client::{Region as _, Uffd as _};
+use userfault_client::{Region as _, Uffd as _, WriteProtect};
 use userfault_process::raw::Memory;
 use userfault_process::testing::{fail_host_calls, host_calls};
 use userfault_process::{Region, Tuning, Uffd, tune};
@@ -10,7 +10,10 @@ use crate::access::{load, store};
 use crate::alone::alone;
 use crate::door::{Door, pages};
 use crate::os;
-use crate::support::{CHUNK, PAGE, Random, contents, contents_of, fill, map, mappings, open, status_kb, word};
+use crate::seccomp::{install, refuse_if};
+use crate::support::{
+    CHUNK, PAGE, Random, contents, contents_of, fill, map, map_protectable, mappings, open, status_kb, word,
+};
 
 fn open_mirrored() -> Uffd {
     tune(Tuning { without_forced_writes: true, ..Tuning::default() }).unwrap();
@@ -87,33 +90,79 @@ fn pages_from_a_mirror_merge_with_what_the_program_wrote_before_it_registered_it
     });
 }
 
+/// Lets nothing be mapped again where a failed call has left nothing: there must be no such place.
+fn forbid_mending() {
+    let mended = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    install(&[refuse_if(libc::SYS_mmap, 3, mended.cast_unsigned(), libc::EPERM)], 0);
+}
+
+/// Fills nothing under half of what there is of `name`, as `limit` sets it.
+fn missing_still(without_guards: bool, limit: fn(u64) -> u64, name: &str) {
+    tune(Tuning { without_forced_writes: true, without_guards, ..Tuning::default() }).unwrap();
+    let uffd = open();
+    let region = map(&uffd, 64);
+    fill(&region, 1, 1);
+    forbid_mending();
+    // Less than there is: inaccessible pages cannot become data, and nothing can be mapped.
+    let (bytes, most) = (contents_of(20..30, 2), status_kb(name) as u64 * 1024 / 2);
+    // Nothing may be allocated until the limit is what it was.
+    let before = limit(most);
+    let progress = region.copy(20, &bytes);
+    limit(before);
+    assert!(is_mapped(region.base()..region.base() + 64 * PAGE), "nobody else can get a place in the region");
+    assert!(progress.unwrap().complete().is_err(), "the limit was reached");
+    let file = os::memory_file();
+    for page in (0..64).filter(|page| *page != 1) {
+        assert_eq!(os::kernel_reads(&file, region.base() + page * PAGE, PAGE), None, "page {page}");
+    }
+    // What was made ready for them is gone, too.
+    assert_eq!(region.zeropage(20..25).unwrap().complete(), Ok(5));
+    (20..25)
+        .for_each(|page| assert_eq!(os::kernel_reads(&file, region.base() + page * PAGE, PAGE), Some(vec![0; PAGE])));
+    assert_eq!(region.copy(25, &contents_of(25..30, 3)).unwrap().complete(), Ok(5));
+    (25..30).for_each(|page| holds(&region, page, 3));
+    holds(&region, 1, 1);
+}
+
 // spec: H5
 #[test]
-fn where_the_kernel_takes_a_hole_away_and_then_cannot_move_pages_there_they_are_missing_still() {
+fn where_data_is_limited_no_hole_is_ever_unmapped_and_pages_are_missing_still() {
+    alone(|| missing_still(false, os::limit_data, "VmData"));
+}
+
+// spec: H5
+#[test]
+fn where_data_is_limited_and_there_are_no_guards_pages_are_missing_still() {
+    alone(|| missing_still(true, os::limit_data, "VmData"));
+}
+
+// spec: H5
+#[test]
+fn where_addresses_are_limited_no_hole_is_ever_unmapped_and_pages_are_missing_still() {
+    alone(|| missing_still(false, os::limit_addresses, "VmSize"));
+}
+
+// spec: H1, H5
+#[test]
+fn where_data_is_limited_and_suffices_pages_come_and_merge_with_their_neighbours() {
     alone(|| {
         let uffd = open_mirrored();
-        let region = map(&uffd, 64);
-        fill(&region, 1, 1);
-        // Private writable memory is limited to what there is: inaccessible pages cannot become it.
-        let (bytes, most) = (contents_of(20..30, 2), status_kb("VmData") as u64 * 1024);
-        // Nothing may be allocated until the limit is what it was.
-        let limit = os::limit_data(most);
-        let progress = region.copy(20, &bytes);
-        os::limit_data(limit);
-        assert!(is_mapped(region.base()..region.base() + 64 * PAGE), "nobody else can get a place in the region");
-        assert!(progress.unwrap().complete().is_err(), "the limit was reached");
-        let file = os::memory_file();
-        for page in (0..64).filter(|page| *page != 1) {
-            assert_eq!(os::kernel_reads(&file, region.base() + page * PAGE, PAGE), None, "page {page}");
+        let region = map_protectable(&uffd, CHUNK);
+        fill(&region, 0, 1);
+        forbid_mending();
+        let before = mappings();
+        os::limit_data(1 << 40);
+        for page in Random::new().order(CHUNK).into_iter().filter(|page| *page != 0) {
+            if page % 3 == 0 {
+                assert_eq!(region.copy_protected(page, &contents(page, 1)).unwrap().complete(), Ok(1));
+                region.writeprotect(page..page + 1, WriteProtect::Lift).unwrap();
+            } else {
+                fill(&region, page, 1);
+            }
         }
-        // What was made ready for them is gone, too.
-        assert_eq!(region.zeropage(20..25).unwrap().complete(), Ok(5));
-        (20..25).for_each(|page| {
-            assert_eq!(os::kernel_reads(&file, region.base() + page * PAGE, PAGE), Some(vec![0; PAGE]))
-        });
-        assert_eq!(region.copy(25, &contents_of(25..30, 3)).unwrap().complete(), Ok(5));
-        (25..30).for_each(|page| holds(&region, page, 3));
-        holds(&region, 1, 1);
+        (0..CHUNK).for_each(|page| holds(&region, page, 1));
+        store(region.base() + 7 * PAGE, 1);
+        assert!(mappings() <= before + 4, "{before} mappings became {}", mappings());
     });
 }
 

@@ -111,12 +111,21 @@ pub(crate) fn lock_all() -> io::Result<()> {
 
 /// Limits private writable memory; what the limit was.
 pub(crate) fn limit_data(bytes: u64) -> u64 {
+    limit(libc::RLIMIT_DATA, bytes)
+}
+
+/// Limits what is mapped; what the limit was.
+pub(crate) fn limit_addresses(bytes: u64) -> u64 {
+    limit(libc::RLIMIT_AS, bytes)
+}
+
+fn limit(what: libc::__rlimit_resource_t, bytes: u64) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: invariant 1.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_DATA, &raw mut limit) }).unwrap();
+    check(unsafe { libc::getrlimit(what, &raw mut limit) }).unwrap();
     let before = std::mem::replace(&mut limit.rlim_cur, bytes);
     // SAFETY: invariant 1.
-    check(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) }).unwrap();
+    check(unsafe { libc::setrlimit(what, &raw const limit) }).unwrap();
     before
 }
 

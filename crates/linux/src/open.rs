@@ -11,6 +11,7 @@ use core::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::thread::CapabilitySet;
 use userfault_abi::{OpenFlags, request};
 use userfault_client::{
     Capabilities, Errno, Features, IoctlMask, KernelFaults, Options, Provider, Refusal, RegisterModes, UffdError,
@@ -73,6 +74,11 @@ impl Way {
     /// What an administrator or user can do about `errno`.
     fn remedy(self, errno: Errno) -> &'static str {
         match (self.uses_device(), errno) {
+            (false, Errno::EPERM) if self == Self::Call && !would_capability_help() => {
+                "run `sysctl vm.unprivileged_userfaultfd=1` on the host (CAP_SYS_PTRACE given here does not help: it \
+                 counts in the initial user namespace only); in a container also `--security-opt seccomp=PROFILE` with \
+                 a profile that allows userfaultfd"
+            }
             (false, Errno::EPERM) if self == Self::Call => {
                 "run `sysctl vm.unprivileged_userfaultfd=1`, or give the process CAP_SYS_PTRACE; in a container also \
                  `--security-opt seccomp=PROFILE` with a profile that allows userfaultfd"
@@ -282,7 +288,12 @@ pub(crate) fn negotiate(
             rest
         }
         Err(Errno::EPERM) => {
-            let remedy = "EVENT_FORK needs CAP_SYS_PTRACE: give it, or leave the feature out";
+            let remedy = if would_capability_help() {
+                "EVENT_FORK needs CAP_SYS_PTRACE: give it, or leave the feature out"
+            } else {
+                "EVENT_FORK needs CAP_SYS_PTRACE in the initial user namespace, and given here it does not help: run \
+                 outside of the container, or leave the feature out"
+            };
             let refusal = Refusal { way: "UFFDIO_API", errno: Errno::EPERM, remedy };
             return Err(UffdError::Refused { provider: Provider::Linux, tried: vec![refusal] });
         }
@@ -290,6 +301,21 @@ pub(crate) fn negotiate(
     };
     // Some features imply others (`m/api/implied`); without /proc, what was asked for is known.
     Ok(FdInfo::of(descriptor).map_or(asked, |info| info.features))
+}
+
+/// Whether who is refused for want of CAP_SYS_PTRACE can be given it: one that has it already cannot, nor one in a
+/// user namespace of its own. The kernel asks for that of the initial one.
+fn would_capability_help() -> bool {
+    let sets = rustix::thread::capabilities(None);
+    let has_it = sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE));
+    // Without /proc, as on most machines.
+    let is_initial = std::fs::read_to_string("/proc/self/uid_map").map_or(true, |map| are_all_ids(&map));
+    !has_it && is_initial
+}
+
+/// Whether each user id is itself, as in the initial user namespace.
+fn are_all_ids(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Finds by doing what fresh private memory can be registered for.
@@ -313,4 +339,23 @@ pub(crate) fn register_scratch(descriptor: BorrowedFd<'_>) -> Option<(RegisterMo
         let _ = sys::unregister(descriptor, span);
         Some((modes, ioctls))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_all_ids;
+
+    #[test]
+    fn only_the_initial_user_namespace_has_each_id_as_itself() {
+        for (map, expected) in [
+            ("         0          0 4294967295\n", true),
+            // A root of its own; a container's range; two ranges.
+            ("         0       1000          1\n", false),
+            ("         0     100000      65536\n", false),
+            ("         0          0       1000\n      1000       1001 4294966294\n", false),
+            ("", false),
+        ] {
+            assert_eq!(are_all_ids(map), expected, "{map}");
+        }
+    }
 }

@@ -291,6 +291,23 @@ fn what_ends_a_process_is_done_in_one_that_ends_by_that_signal_and_leaves_no_cor
 }
 
 #[test]
+fn in_a_user_namespace_nobody_is_told_to_give_a_capability_that_does_not_count_there() {
+    let is_open = std::fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").is_ok_and(|text| text.trim() != "0");
+    let can = Command::new("unshare").args(["-Ur", "true"]).output().is_ok_and(|output| output.status.success());
+    if is_open || !can || raw::call(true).is_err() {
+        return skip("there is no user namespace, or nobody is refused in it");
+    }
+    let program = env!("CARGO_BIN_EXE_userfault");
+    let output = Command::new("unshare").args(["-Ur", program, "doctor", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let remedies: Vec<_> =
+        report["reasons"].as_array().unwrap().iter().map(|reason| reason["remedy"].as_str()).collect();
+    let named = remedies.iter().flatten().filter(|remedy| remedy.contains("CAP_SYS_PTRACE"));
+    let named: Vec<_> = named.inspect(|remedy| assert!(remedy.contains("does not help"), "{remedy}")).collect();
+    assert!(!named.is_empty(), "{}", text(&output));
+}
+
+#[test]
 fn the_readme_shows_the_table_of_a_machine_that_has_everything() {
     let programs = Programs::new("doctor-readme");
     let (report, _) = programs.report(PLAIN).unwrap();

@@ -145,6 +145,8 @@ fn where_the_call_is_filtered_the_device_is_used_and_the_reason_kept() {
         let options = Options { kernel_faults: KernelFaults::Try, ..Options::default() };
         let Some(uffd) = open_filtered(u32::MAX, Errno::EPERM, &options) else { return };
         assert_eq!((uffd.way(), errnos(uffd.refusals())), (Way::Device, vec![("userfaultfd(2)", Errno::EPERM)]));
+        // Root has the capability.
+        assert!(!uffd.refusals()[0].remedy.contains("or give"), "{}", uffd.refusals()[0]);
 
         let uffd = Uffd::open(&Options::default()).unwrap();
         assert_eq!(uffd.way(), Way::UserModeDevice);

@@ -55,6 +55,8 @@ errnos! {
     EIO = 5;
     /// Not an open descriptor.
     EBADF = 9;
+    /// No such child to be waited for.
+    ECHILD = 10;
     /// Nothing to read now; for fills: try again, part is done.
     EAGAIN = 11;
     /// Out of memory.
@@ -124,6 +126,7 @@ mod tests {
             (Errno::EINTR, 4, "EINTR (4)"),
             (Errno::EIO, 5, "EIO (5)"),
             (Errno::EBADF, 9, "EBADF (9)"),
+            (Errno::ECHILD, 10, "ECHILD (10)"),
             (Errno::EAGAIN, 11, "EAGAIN (11)"),
             (Errno::ENOMEM, 12, "ENOMEM (12)"),
             (Errno::EACCES, 13, "EACCES (13)"),

@@ -1,4 +1,5 @@
-//! What a forked child sees: for who depends on what fork does to pages, and wants to know that it does.
+//! Child processes: what a forked one sees, for who depends on what fork does to pages and wants to know that it
+//! does; and that their ends can be waited for.
 //!
 //! Invariant:
 //!
@@ -54,4 +55,25 @@ pub fn byte_in_child(byte: &u8) -> io::Result<u8> {
     }
     let seen = u8::try_from(libc::WEXITSTATUS(status)).ok().filter(|_| libc::WIFEXITED(status));
     seen.ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))
+}
+
+/// Gives SIGCHLD its default action, for a program that starts others and waits for them.
+///
+/// One that is ignored stays so across `execve`: then the kernel forgets how a child has ended, and waiting for it
+/// is `ECHILD`. It is the program's to decide: for who handles this signal, or wants children forgotten, it is wrong.
+///
+/// # Source
+///
+/// `wait(2)`, NOTES.
+///
+/// # Examples
+///
+/// ```
+/// userfault_memory::let_children_be_waited_for();
+/// assert!(std::process::Command::new("true").status()?.success());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn let_children_be_waited_for() {
+    // SAFETY: no handler is given. It cannot fail: that signal has a default action.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }

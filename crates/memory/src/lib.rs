@@ -59,7 +59,7 @@ mod window;
 
 pub use arena::{Fixed, ZeroIsValid, Zeroed};
 pub use bits::Bits;
-pub use child::byte_in_child;
+pub use child::{byte_in_child, let_children_be_waited_for};
 pub use error::{AccessError, AdviseError, DiscardError, LendError, MapError, RangeError};
 pub use mapping::Mapping;
 pub use own::is_own_for_ever;

@@ -46,9 +46,10 @@ fn answer(answer: &Answer) -> Value {
     match answer {
         Answer::Works => json!({ "answer": "works" }),
         Answer::Offered => json!({ "answer": "offered" }),
-        Answer::Refused(why) => {
+        Answer::Refused(why) | Answer::Untried(why) => {
             let mut object = reason(why);
-            object["answer"] = "refused".into();
+            let word = if matches!(answer, Answer::Refused(_)) { "refused" } else { "offered" };
+            object["answer"] = word.into();
             object
         }
         Answer::Wrong(what) => json!({ "answer": "wrong", "what": what }),

@@ -115,7 +115,7 @@ fn reasons(reasons: &[Reason], width: usize) -> String {
         text += &wrap(&tried.join(", "), "- ", "  ", width);
         text += &wrap(&reason.remedy, "  ", "  ", width);
     }
-    if text.is_empty() { text } else { format!("\nWhat does not work, and what to do:\n{text}") }
+    if text.is_empty() { text } else { format!("\nWhat does not work, or could not be tried, and what to do:\n{text}") }
 }
 
 /// Lines of words, the first after `first`, the others after `rest`.
@@ -188,7 +188,7 @@ mod tests {
             remedy: remedy.to_owned(),
         };
         let text = reasons(&[reason("one", "type this"), reason("two", "type that"), reason("three", "type this")], 80);
-        let said = "\nWhat does not work, and what to do:\n- one: EPERM, three: EPERM\n  type this\n- two: EPERM\n  type that\n";
+        let said = "\nWhat does not work, or could not be tried, and what to do:\n- one: EPERM, three: EPERM\n  type this\n- two: EPERM\n  type that\n";
         assert_eq!(text, said);
         assert_eq!(reasons(&[], 80), "");
     }

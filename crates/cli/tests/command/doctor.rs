@@ -307,6 +307,39 @@ fn in_a_user_namespace_nobody_is_told_to_give_a_capability_that_does_not_count_t
     assert!(!named.is_empty(), "{}", text(&output));
 }
 
+/// The answers of a report at the process provider to what is done in a process of its own.
+fn tried_elsewhere(report: &Value) -> Vec<&str> {
+    let operations = ["poison", "sigbus", "inline"];
+    operations.iter().map(|name| word(&report["operations"][name]["process"])).collect()
+}
+
+#[test]
+fn what_is_refused_to_its_own_threads_and_processes_is_no_wrong_result() {
+    let programs = Programs::new("doctor-itself-refused");
+    const NO_THREAD: Refuse = Refuse::Calls(&[(libc::SYS_clone3, libc::EPERM), (libc::SYS_clone, libc::EPERM)]);
+    const NO_LIMIT: Refuse = Refuse::Calls(&[(libc::SYS_prlimit64, libc::EPERM)]);
+    const NO_WAIT: Refuse = Refuse::Calls(&[(libc::SYS_ppoll, libc::EPERM)]);
+    const NO_FCNTL: Refuse = Refuse::Calls(&[(libc::SYS_fcntl, libc::EPERM)]);
+    for (what, elsewhere) in [
+        (NO_THREAD, Some(["EPERM"; 3])),
+        (NO_LIMIT, Some(["EPERM", "EPERM", "works"])),
+        (NO_WAIT, None),
+        (NO_FCNTL, None),
+    ] {
+        let Some((report, output)) = programs.report(Sandbox { nobody: false, refuse: Some(what) }) else { return };
+        for operation in report["operations"].as_object().unwrap().values() {
+            operation.as_object().unwrap().values().for_each(|answer| assert_ne!(word(answer), "wrong"));
+        }
+        if let Some(elsewhere) = elsewhere {
+            assert_eq!(tried_elsewhere(&report), elsewhere, "{}", text(&output));
+        }
+        for operation in ["poison", "sigbus"] {
+            let answer = &report["operations"][operation]["process"]["answer"];
+            assert!(elsewhere.is_none() || answer == "offered", "{operation}: {}", text(&output));
+        }
+    }
+}
+
 #[test]
 fn the_readme_shows_the_table_of_a_machine_that_has_everything() {
     let programs = Programs::new("doctor-readme");

@@ -12,7 +12,7 @@ use userfault_client::{
 
 use super::Attempt;
 use super::pages::number;
-use super::reason::{Stop, right};
+use super::reason::{Stop, no_thread, right};
 use crate::either::Region;
 use crate::uffd::{Forked, Uffd};
 
@@ -66,11 +66,6 @@ pub(super) fn answered<T: Send>(
         drop(rescue);
         Ok(touched)
     })
-}
-
-pub(super) fn no_thread(error: &std::io::Error) -> Stop {
-    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-    Stop::System("start a thread", errno, "raise the limit of threads (ulimit -u), or allow clone".to_owned())
 }
 
 fn end(region: &Region) {

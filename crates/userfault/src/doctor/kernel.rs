@@ -11,9 +11,9 @@ use userfault_client::{
 use userfault_linux::{self as linux, trial};
 use userfault_memory::byte_in_child;
 
-use super::faults::{answered, fault_of, next, no_thread};
+use super::faults::{answered, fault_of, next};
 use super::pages::{are_numbers, number};
-use super::reason::{Stop, right};
+use super::reason::{Stop, errno_of, no_thread, right};
 use super::{Attempt, Column};
 use crate::either::Either;
 use crate::shared::FileRegion;
@@ -172,6 +172,12 @@ pub(super) fn fork(column: Column) -> Result<(), Stop> {
         }
         Ok(())
     })?;
+    if let Some(Err(error)) = &seen
+        && faults.is_empty()
+    {
+        let remedy = "raise the limit of processes (ulimit -u), or allow clone";
+        return Err(Stop::System("start a process", errno_of(error), remedy.to_owned()));
+    }
     let is_told = matches!(faults[..], [Event::Fault(fault)] if region.page_at(fault.address) == Some(0));
     right(is_told, "the child's fault was not told through the context that came with the fork")?;
     right(matches!(seen, Some(Ok(seen)) if seen == number(0)), "the child saw another byte than it was given")?;

@@ -40,6 +40,7 @@ use userfault_process as process;
 pub use reason::Reason;
 use table::{FEATURES, OPERATIONS};
 pub use trial::attempt;
+pub use userfault_memory::let_children_be_waited_for;
 
 use crate::open::{Builder, Choice};
 
@@ -101,6 +102,8 @@ pub enum Answer {
     Works,
     /// The machine says that it has it; it was not done here.
     Offered,
+    /// As [`Offered`](Self::Offered): it could not be done here, for this reason, which says nothing about it.
+    Untried(Reason),
     /// It was tried and refused.
     Refused(Reason),
     /// It was done, and the result was wrong: a bug, of the machine's or of ours.
@@ -112,7 +115,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Works => f.pad("works"),
-            Self::Offered => f.pad("offered"),
+            Self::Offered | Self::Untried(_) => f.pad("offered"),
             Self::Refused(reason) => f.pad(&format!("no: {}", reason.errno_name())),
             Self::Wrong(_) => f.pad("WRONG"),
         }
@@ -204,7 +207,8 @@ pub fn examine() -> Report {
 /// Tries everything.
 ///
 /// `again` starts this program in a way that ends in [`attempt`] with the two words that are added as arguments:
-/// what raises SIGBUS, and what forks under a monitor, is done there.
+/// what raises SIGBUS, and what forks under a monitor, is done there. Where that process cannot be started, or not
+/// be waited for ([`let_children_be_waited_for`]), these are [`Untried`](Answer::Untried).
 ///
 /// # Blocking
 ///
@@ -319,7 +323,7 @@ impl Report {
         Column::ALL.into_iter().any(|column| column.provider() == provider && *self.column(column) == Answer::Works)
     }
 
-    /// Every reason why something does not work, once, in the order of the report.
+    /// Every reason why something does not work, or could not be tried, once, in the order of the report.
     #[must_use]
     pub fn reasons(&self) -> Vec<Reason> {
         let openings = self.openings.iter().map(|opening| &opening.answer);
@@ -327,7 +331,7 @@ impl Report {
         let mechanisms = self.mechanisms.iter().map(|mechanism| &mechanism.answer);
         let mut reasons: Vec<Reason> = Vec::new();
         for answer in openings.chain(rows).chain(mechanisms) {
-            if let Answer::Refused(reason) = answer
+            if let Answer::Refused(reason) | Answer::Untried(reason) = answer
                 && !reasons.contains(reason)
             {
                 reasons.push(reason.clone());

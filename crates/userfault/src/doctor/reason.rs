@@ -1,6 +1,7 @@
 //! From an error to what its reader can do about it.
 
 use core::fmt;
+use std::io;
 
 use userfault_client::{Errno, Features, Incomplete, Provider, Refusal, UffdError};
 
@@ -63,6 +64,10 @@ pub(super) enum Stop {
     Uffd(UffdError),
     /// A system call was.
     System(&'static str, Errno, String),
+    /// Refused, as found in a process of its own.
+    Refused(Reason),
+    /// Nothing was refused so far, but it could not be tried.
+    Untried(Reason),
     /// It would have to be done in a process of its own, and there is none.
     Offered,
     /// The result was not what it should be.
@@ -72,6 +77,15 @@ pub(super) enum Stop {
 /// Wrong, unless it is right.
 pub(super) fn right(is_right: bool, otherwise: &str) -> Result<(), Stop> {
     if is_right { Ok(()) } else { Err(Stop::Wrong(otherwise.to_owned())) }
+}
+
+pub(super) fn no_thread(error: &io::Error) -> Stop {
+    Stop::System("start a thread", errno_of(error), "raise the limit of threads (ulimit -u), or allow clone".to_owned())
+}
+
+/// The system's number; 0 if it was not the system.
+pub(super) fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
 impl From<UffdError> for Stop {
@@ -94,7 +108,21 @@ impl From<Incomplete> for Stop {
 
 impl From<MonitorError> for Stop {
     fn from(error: MonitorError) -> Self {
-        Self::Wrong(error.to_string())
+        match error {
+            MonitorError::Spawn(error) => no_thread(&error),
+            MonitorError::Inline(error) | MonitorError::Read(error) => Self::Uffd(error),
+            MonitorError::Source { .. }
+            | MonitorError::SourcePanicked { .. }
+            | MonitorError::Panicked { .. }
+            | MonitorError::Install { .. }
+            | MonitorError::Stopped { .. }
+            | MonitorError::WritePanicked { .. }
+            | MonitorError::Lift { .. }
+            | MonitorError::AlreadyServed
+            | MonitorError::OutsideRegion { .. }
+            | MonitorError::Unanswerable { .. }
+            | MonitorError::Forked => Self::Wrong(error.to_string()),
+        }
     }
 }
 
@@ -108,6 +136,8 @@ impl Stop {
             },
             Self::Uffd(error) => of_error(&error, column, release),
             Self::System(tried, errno, remedy) => Answer::Refused(Reason { tried: tried.to_owned(), errno, remedy }),
+            Self::Refused(reason) => Answer::Refused(reason),
+            Self::Untried(reason) => Answer::Untried(reason),
             Self::Offered => Answer::Offered,
             Self::Wrong(what) => Answer::Wrong(what),
         }
@@ -155,7 +185,7 @@ fn lacks(provider: Provider) -> String {
     }
 }
 
-fn of_errno(errno: Errno) -> &'static str {
+pub(super) fn of_errno(errno: Errno) -> &'static str {
     match errno {
         Errno::EMFILE | Errno::ENFILE => "raise the limit of open files (ulimit -n)",
         Errno::ENOMEM => "raise the limits of address space (ulimit -v) and of mappings (sysctl vm.max_map_count)",

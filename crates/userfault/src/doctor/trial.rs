@@ -2,21 +2,21 @@
 //! answers its own faults keeps a handler.
 //!
 //! Here all is done that leaves this process alone, to know what is refused; then all of it in the other, which is
-//! to end by that signal at that touch, or to say that it is done. No handler is installed here.
+//! to end by that signal at that touch, or to say that it is done, or what was refused. No handler is installed here.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
-use userfault_client::{Errno, Features, Region as _, RegisterModes, Uffd as _};
-use userfault_signal::AlternateStack;
+use userfault_client::{Errno, Features, Region as _, RegisterModes, Uffd as _, UffdError};
+use userfault_signal::{AlternateStack, StackError};
 
 use super::faults::PATIENCE;
 use super::pages::{are_numbers, number};
-use super::reason::{Stop, right};
-use super::{Attempt, Column, kernel};
+use super::reason::{Reason, Stop, errno_of, of_errno, right};
+use super::{Answer, Attempt, Column, kernel};
 use crate::either::Region;
 use crate::inline::Bytes;
 
@@ -24,6 +24,9 @@ use crate::inline::Bytes;
 const LAST_WORD: &str = "touching\n";
 /// What it says if it does not end by what it does.
 const DONE: &str = "done\n";
+/// What it says before a reason: the errno, what was tried, the remedy, each on a line.
+const REFUSED: &str = "refused\n";
+const UNTRIED: &str = "untried\n";
 
 /// A region of one page whose touch raises SIGBUS.
 type Prepare = fn(Column) -> Result<Region, Stop>;
@@ -73,11 +76,18 @@ fn answer_inline(column: Column) -> Result<(), Stop> {
     let contents: Vec<u8> = (0..PAGES).flat_map(|page| vec![number(page); size]).collect();
     let monitor = uffd.monitor(&region).serve_inline(Bytes::from(contents))?;
     let stack = AlternateStack::ensure(0);
-    let _large = stack.map_err(|error| Stop::Wrong(error.to_string()))?;
+    let _large = stack.map_err(no_stack)?;
     let is_right = are_numbers(region.window(0..PAGES)?.as_ref(), size);
     let stats = monitor.join()?;
     right(is_right, "pages have other bytes than were filled")?;
     right((stats.faults_inline, stats.faults) == (PAGES as u64, 0), "not each fault was answered by its thread")
+}
+
+fn no_stack(error: StackError) -> Stop {
+    match error {
+        StackError::Os { call, errno } => UffdError::System { operation: call, errno: Errno::from_raw(errno) }.into(),
+        StackError::TooLarge { .. } | _ => Stop::Wrong(error.to_string()),
+    }
 }
 
 fn is_done(attempt: &Attempt<'_>) -> Result<(), Stop> {
@@ -96,11 +106,44 @@ fn run(attempt: &Attempt<'_>) -> Result<Output, Stop> {
     let Some(again) = attempt.again else { return Err(Stop::Offered) };
     let mut command: Command = again();
     command.args([attempt.name, attempt.column.name()]).stdin(Stdio::null()).stdout(Stdio::piped());
-    command.stderr(Stdio::piped()).output().map_err(|error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        let remedy = "allow execve and clone, raise the limit of processes (ulimit -u)";
-        Stop::System("start a process", errno, remedy.to_owned())
-    })
+    let output = command.stderr(Stdio::piped()).output().map_err(|error| Stop::Untried(untried(&error)))?;
+    stop_of(&output.stdout).map_or(Ok(output), Err)
+}
+
+/// Why a process could not be started or waited for.
+fn untried(error: &io::Error) -> Reason {
+    let errno = errno_of(error);
+    let (tried, remedy) = match errno {
+        Errno::ECHILD => ("wait for a process", "do not ignore SIGCHLD: what waits for a process needs it"),
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => ("start a process", of_errno(errno)),
+        _ => ("start a process", "allow execve and clone, raise the limit of processes (ulimit -u)"),
+    };
+    Reason { tried: tried.to_owned(), errno, remedy: remedy.to_owned() }
+}
+
+/// Tells the process that has started this one what was refused, which is no proof of anything else.
+fn tell_stop(stop: Stop, column: Column) -> Result<(), Stop> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let (word, reason) = match stop.answer(column, &release) {
+        Answer::Refused(reason) => (REFUSED, reason),
+        Answer::Untried(reason) => (UNTRIED, reason),
+        Answer::Wrong(what) => return Err(Stop::Wrong(what)),
+        Answer::Works | Answer::Offered => return Err(Stop::Offered),
+    };
+    tell(&format!("{word}{}\n{}\n{}", reason.errno.raw(), reason.tried, reason.remedy))
+}
+
+/// What was told there; `None` if nothing was refused.
+fn stop_of(told: &[u8]) -> Option<Stop> {
+    let told = str::from_utf8(told).ok()?;
+    let told = told.strip_prefix(LAST_WORD).unwrap_or(told);
+    let reason = |words: &str| {
+        let mut lines = words.splitn(3, '\n');
+        let errno = Errno::from_raw(lines.next()?.parse().ok()?);
+        Some(Reason { tried: lines.next()?.to_owned(), errno, remedy: lines.next()?.to_owned() })
+    };
+    let refused = told.strip_prefix(REFUSED).and_then(reason).map(Stop::Refused);
+    refused.or_else(|| told.strip_prefix(UNTRIED).and_then(reason).map(Stop::Untried))
 }
 
 fn said(what: &str, output: &Output) -> String {
@@ -127,13 +170,11 @@ pub fn attempt(operation: &str, column: &str) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match done.and_then(|()| tell(DONE)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(stop) => {
-            eprintln!("{stop:?}");
-            ExitCode::FAILURE
-        }
+    let Err(stop) = done.and_then(|()| tell(DONE)) else { return ExitCode::SUCCESS };
+    if let Some(Err(stop)) = known.map(|column| tell_stop(stop, column)) {
+        eprintln!("{stop:?}");
     }
+    ExitCode::FAILURE
 }
 
 /// Ends a process that neither ends nor gets anywhere.
@@ -153,9 +194,36 @@ fn tell(word: &str) -> Result<(), Stop> {
 fn touch(prepare: Prepare, column: Column) -> Result<(), Stop> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let limited = setrlimit(Resource::Core, none);
-    limited.map_err(|errno| Stop::System("setrlimit", Errno::from_raw(errno.raw_os_error()), "allow it".to_owned()))?;
+    limited.map_err(|errno| {
+        let remedy = "allow it: what ends by a signal here is to leave no core";
+        let (tried, errno) = ("setrlimit".to_owned(), Errno::from_raw(errno.raw_os_error()));
+        Stop::Untried(Reason { tried, errno, remedy: remedy.to_owned() })
+    })?;
     let region = prepare(column)?;
     tell(LAST_WORD)?;
     let byte = region.window(0..1)?.as_ref().first().copied();
     Err(Stop::Wrong(format!("the page was there: {byte:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_process_tells_is_refused_untried_or_nothing() {
+        for (told, expected) in [
+            ("refused\n1\nmmap\nallow it\nor not", Some("Refused")),
+            ("touching\nrefused\n1\nmmap\nallow it", Some("Refused")),
+            ("untried\n22\nsetrlimit\nallow it", Some("Untried")),
+            ("untried\nx\nsetrlimit\nallow it", None),
+            ("refused\n1\nmmap", None),
+            ("touching\n", None),
+            ("done\n", None),
+            ("", None),
+        ] {
+            let stop = stop_of(told.as_bytes()).map(|stop| format!("{stop:?}"));
+            let word = stop.as_deref().and_then(|stop| stop.split('(').next());
+            assert_eq!(word, expected, "{told:?}: {stop:?}");
+        }
+    }
 }

@@ -4,11 +4,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use userfault::client::Uffd;
-use userfault::doctor::{Answer, Column, Report, examine, examine_with};
+use userfault::doctor::{Answer, Column, Report, examine, examine_with, let_children_be_waited_for};
 use userfault::{Errno, Provider};
 use userfault_signal::{Signal, handler_address};
 
-use crate::sandbox::{Refuse, refuse};
+use crate::sandbox::{Refuse, ignore_children, refuse};
 use crate::support::{again, both, path_of, role, run, text};
 
 /// What came of it in a column that can be opened here.
@@ -71,13 +71,38 @@ fn a_process_that_does_not_end_as_it_should_is_no_proof() {
 }
 
 #[test]
-fn a_process_that_cannot_be_started_is_named_with_its_errno() {
+fn where_a_process_cannot_be_started_nothing_is_said_to_be_refused_and_the_reason_is_told() {
     let report = examine_with(&|| Command::new("/nothing/there"));
     for column in columns() {
-        let Answer::Refused(reason) = answer(&report, "sigbus", column) else { panic!("{column:?}") };
+        let answer = answer(&report, "sigbus", column);
+        let Answer::Untried(reason) = answer else { panic!("{column:?}: {answer:?}") };
+        assert_eq!(answer.to_string(), "offered");
         assert_eq!((&*reason.tried, reason.errno), ("start a process", Errno::ENOENT));
         assert!(report.reasons().contains(reason));
     }
+}
+
+#[test]
+fn where_a_process_cannot_be_waited_for_nothing_is_said_to_be_refused_and_the_reason_is_told() {
+    let path = path_of(&where_a_process_cannot_be_waited_for_nothing_is_said_to_be_refused_and_the_reason_is_told);
+    if role().is_none() {
+        let mut command = again(&path, "alone");
+        ignore_children(&mut command);
+        let output = run(command).unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        return;
+    }
+    let tried = || {
+        let report = examine_with(&|| Command::new("true"));
+        columns().into_iter().map(|column| answer(&report, "sigbus", column).clone()).collect::<Vec<_>>()
+    };
+    for answer in tried() {
+        let Answer::Untried(reason) = &answer else { panic!("{answer:?}") };
+        assert_eq!((&*reason.tried, reason.errno), ("wait for a process", Errno::ECHILD));
+        assert!(reason.remedy.contains("SIGCHLD"), "{reason}");
+    }
+    let_children_be_waited_for();
+    assert!(tried().iter().all(|answer| matches!(answer, Answer::Wrong(_))), "it was waited for");
 }
 
 #[test]

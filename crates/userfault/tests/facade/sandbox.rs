@@ -3,7 +3,7 @@
 //! Invariants:
 //!
 //! 1. The closure owns the filter, so the pointer in `sock_fprog` is good for the call.
-//! 2. Between fork and exec only `prctl` is called, which is async-signal-safe; nothing is allocated.
+//! 2. Between fork and exec only `prctl` or `signal` is called, which are async-signal-safe; nothing is allocated.
 #![expect(unsafe_code, reason = "a seccomp filter set between fork and exec; the two invariants above are the proof")]
 
 use std::ffi::OsStr;
@@ -47,6 +47,17 @@ pub(crate) fn refuse(command: &mut Command, refuse: Refuse) {
     };
     // SAFETY: invariant 2.
     unsafe { command.pre_exec(install) };
+}
+
+/// The program finds that SIGCHLD is ignored, as some daemons leave it.
+pub(crate) fn ignore_children(command: &mut Command) {
+    let ignore = || {
+        // SAFETY: no handler is given; async-signal-safe (invariant 2).
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        Ok(())
+    };
+    // SAFETY: invariant 2.
+    unsafe { command.pre_exec(ignore) };
 }
 
 /// Makes `command` run as nobody, if this process may decide that; else it has no privilege anyway.

@@ -191,10 +191,20 @@ fn tell(word: &str) -> Result<(), Stop> {
     told.map_err(|error| Stop::Wrong(error.to_string()))
 }
 
+/// Whatever ends this process leaves no core. Where cores are piped to a program no limit stops that, but 1; and
+/// no core is as small.
+///
+/// # Source
+///
+/// `core(5)`, "Piping core dumps to a program".
+fn leave_no_core() -> Result<(), rustix::io::Errno> {
+    let limit = |most| setrlimit(Resource::Core, Rlimit { current: Some(most), maximum: Some(most) });
+    // Who may have none at all cannot raise that.
+    limit(1).or_else(|_| limit(0))
+}
+
 fn touch(prepare: Prepare, column: Column) -> Result<(), Stop> {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let limited = setrlimit(Resource::Core, none);
-    limited.map_err(|errno| {
+    leave_no_core().map_err(|errno| {
         let remedy = "allow it: what ends by a signal here is to leave no core";
         let (tried, errno) = ("setrlimit".to_owned(), Errno::from_raw(errno.raw_os_error()));
         Stop::Untried(Reason { tried, errno, remedy: remedy.to_owned() })
@@ -208,6 +218,17 @@ fn touch(prepare: Prepare, column: Column) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::getrlimit;
+
+    #[test]
+    fn a_core_is_limited_to_1_byte_which_the_kernel_takes_for_none_where_cores_are_piped() {
+        let most = getrlimit(Resource::Core).maximum;
+        leave_no_core().unwrap();
+        if most != Some(0) {
+            assert_eq!(getrlimit(Resource::Core), Rlimit { current: Some(1), maximum: Some(1) });
+        }
+        leave_no_core().unwrap();
+    }
 
     #[test]
     fn what_another_process_tells_is_refused_untried_or_nothing() {

@@ -19,8 +19,6 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Map(Map),
     Doctor(Doctor),
-    #[command(hide = true)]
-    Trial(Trial),
     Man(Man),
     Completions(Completions),
 }
@@ -104,15 +102,6 @@ Exit status:
 Examples:
   userfault doctor
   userfault doctor --json | jq -r '.reasons[].remedy'";
-
-/// Does one of the things that end a process, for `userfault doctor`, which started this one.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Trial {
-    /// What is tried.
-    pub(crate) operation: String,
-    /// At which provider, and how opened.
-    pub(crate) column: String,
-}
 
 /// Prints a manual page, for `man -l -`.
 #[derive(Debug, clap::Args)]

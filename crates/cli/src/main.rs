@@ -22,10 +22,13 @@ use args::{Args, Command};
 use fail::Unusable;
 
 fn main() -> ExitCode {
+    // Nobody's command: not among the words that help, manual pages and completions are made of.
+    if let Some(ended) = doctor::trial(std::env::args_os().skip(1)) {
+        return ended;
+    }
     let done = match Args::parse().command {
         Command::Map(map) => map::run(&map),
         Command::Doctor(doctor) => doctor::run(&doctor),
-        Command::Trial(trial) => Ok(userfault::doctor::attempt(&trial.operation, &trial.column)),
         Command::Man(man) => words::man(man.command.as_deref()),
         Command::Completions(completions) => words::completions(completions.shell),
     };

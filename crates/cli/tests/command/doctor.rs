@@ -7,7 +7,7 @@ use serde_json::Value;
 use userfault::Errno;
 
 use crate::raw;
-use crate::sandbox::{Refuse, as_nobody, copy_program, refuse};
+use crate::sandbox::{Refuse, as_nobody, copy_program, ignore_children, refuse};
 use crate::support::{Place, skip, stderr, stdout, text};
 
 /// Who asks, and what is refused.
@@ -311,6 +311,24 @@ fn in_a_user_namespace_nobody_is_told_to_give_a_capability_that_does_not_count_t
 fn tried_elsewhere(report: &Value) -> Vec<&str> {
     let operations = ["poison", "sigbus", "inline"];
     operations.iter().map(|name| word(&report["operations"][name]["process"])).collect()
+}
+
+#[test]
+fn it_starts_itself_wherever_it_is_and_whatever_it_has_inherited() {
+    let programs = Programs::new("doctor-itself");
+    let mut ignoring = Command::new(programs.place.path.join("userfault"));
+    ignoring.args(["doctor", "--json"]);
+    ignore_children(&mut ignoring);
+    // Its own file is gone, and a stranger has its name.
+    let mut gone = Command::new("sh");
+    let script =
+        "exec 9< userfault; rm userfault; ln -s /bin/true userfault; PATH=$PWD:$PATH; exec /proc/self/fd/9 \"$@\"";
+    gone.args(["-c", script, "sh", "doctor", "--json"]);
+    for command in [&mut ignoring, &mut gone] {
+        let output = command.current_dir(&programs.place.path).stdin(Stdio::null()).output().unwrap();
+        let report = serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}", text(&output)));
+        assert_eq!(tried_elsewhere(&report), ["works"; 3], "{command:?}: {}", text(&output));
+    }
 }
 
 #[test]

@@ -58,6 +58,14 @@ fn every_command_has_a_manual_page_with_all_its_flags() {
     let refused = userfault(&["man", "nothing"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("`nothing` is no command: write one of map"), "{}", text(&refused));
+    // What the doctor starts itself for is nobody's command.
+    for arguments in
+        [&["man"][..], &["man", "trial"], &["man", "nothing"], &["completions", "bash"], &["completions", "fish"]]
+    {
+        let said = userfault(arguments);
+        let words = stdout(&said) + &stderr(&said).replace("`trial` is no command", "");
+        assert!(!words.contains("trial"), "{arguments:?}: {words}");
+    }
 }
 
 #[test]

@@ -16,6 +16,18 @@ impl fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
+/// An error with its causes, of which many name theirs themselves: each is said once.
+pub(crate) fn said(error: &anyhow::Error) -> String {
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said += ": ";
+            said += &cause;
+        }
+    }
+    said
+}
+
 /// Ends the process with status 1 after printing `message`, from whichever thread found the reason first.
 ///
 /// Others that find it too wait here: none of them may go on to a page that will never come.
@@ -30,4 +42,20 @@ pub(crate) fn end(message: &str) -> ! {
     let clear = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
     eprintln!("{clear}userfault: {message}");
     std::process::exit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::said;
+    use anyhow::{Context as _, anyhow};
+
+    #[test]
+    fn a_cause_is_said_once_whether_its_effect_names_it_or_not() {
+        let of = |error: anyhow::Error, then: &'static str| said(&error.context(then));
+        assert_eq!(said(&anyhow!("no file")), "no file");
+        assert_eq!(of(anyhow!("no file"), "not mapped"), "not mapped: no file");
+        assert_eq!(of(anyhow!("no file"), "not mapped: no file; make one"), "not mapped: no file; make one");
+        let three = Err::<(), _>(anyhow!("EPERM")).context("no thread: EPERM; allow it").context("not served");
+        assert_eq!(said(&three.unwrap_err()), "not served: no thread: EPERM; allow it");
+    }
 }

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Args, Command};
-use fail::Unusable;
+use fail::{Unusable, said};
 
 fn main() -> ExitCode {
     // Nobody's command: not among the words that help, manual pages and completions are made of.
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("userfault: {error:#}");
+            eprintln!("userfault: {}", said(&error));
             if error.is::<Unusable>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

@@ -43,6 +43,21 @@ fn a_command_that_cannot_be_carried_out_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_reason_is_printed_once() {
+    let place = Place::new("no-threads");
+    let file = place.file("contents", &bytes(1_000));
+    let mut command = map(&file, &["--provider", "process"]);
+    refuse(&mut command, Refuse::Calls(&[(libc::SYS_clone3, libc::EPERM), (libc::SYS_clone, libc::EPERM)]));
+    let output = match command.output() {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return skip("the kernel has no seccomp filters"),
+        output => output.unwrap(),
+    };
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(stderr(&output).starts_with("userfault: a monitor thread cannot be started: "), "{}", text(&output));
+    assert_eq!(stderr(&output).matches("os error 1").count(), 1, "{}", text(&output));
+}
+
+#[test]
 fn what_is_no_readable_file_is_refused_with_the_reason() {
     let place = Place::new("no-file");
     let pipe = place.path.join("pipe");

@@ -1,6 +1,6 @@
 //! The words of the command line: the one definition from which help, manual pages and completions come.
 
-use std::num::NonZeroUsize;
+use std::num::{IntErrorKind, NonZeroUsize, ParseIntError};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -46,22 +46,22 @@ pub(crate) struct Map {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) answer: Answer,
     /// Threads that read the memory; as many as there are processors, unless given.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) threads: Option<NonZeroUsize>,
     /// Threads that answer faults.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) monitors: NonZeroUsize,
     /// In which order the file is read.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) order: Order,
     /// Which of the random orders; 1 unless given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// Pages that one fault brings.
-    #[arg(long, value_name = "PAGES", default_value = "16", value_parser = positive)]
+    #[arg(long, value_name = "PAGES", default_value = "16", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) window: NonZeroUsize,
     /// Memory for pages and buffers, such as 64K, 512M or 2G; a quarter of what is free, unless given.
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) resident: Option<Size>,
     /// Print one line of JSON.
     #[arg(long)]
@@ -160,7 +160,12 @@ pub(crate) fn word(value: impl ValueEnum) -> String {
 }
 
 fn positive(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| format!("`{text}` is not a number from 1 on: write one such as 4"))
+    text.parse().map_err(|error: ParseIntError| {
+        if *error.kind() == IntErrorKind::PosOverflow {
+            return format!("`{text}` is too large: write at most {}", usize::MAX);
+        }
+        format!("`{text}` is not a number from 1 on: write one such as 4")
+    })
 }
 
 #[cfg(test)]

@@ -181,8 +181,9 @@ impl fmt::Display for UffdError {
             ),
             Self::HandlerReplaced { found } => write!(
                 f,
-                "page faults do not come to their handler first: {found}; install that handler before the first \
-                 descriptor is opened, or, if it calls the one it replaced, say so (accept_handler)"
+                "page faults do not come to their handler first: {found}; set other handlers before the first \
+                 descriptor is opened and none afterwards, or, if one calls the handler it replaced, say so \
+                 (accept_handler)"
             ),
             Self::NotInline { reason } => write!(f, "faults cannot be answered inline: {reason}"),
             Self::System { operation, errno } => write!(f, "{operation} failed: {errno}"),

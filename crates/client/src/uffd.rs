@@ -201,6 +201,8 @@ pub trait Region: Clone + Send + Sync {
 
     /// Makes missing pages raise SIGBUS on access, and wakes their sleepers, who get it.
     ///
+    /// A copy to such a page gives it contents; so does a monitor that fills a window around it.
+    ///
     /// # Errors
     ///
     /// [`UffdError::OutsideRegion`], [`UffdError::Unsupported`] on kernels before 6.6.

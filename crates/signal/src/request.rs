@@ -17,16 +17,20 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crate::error::RequestError;
+use crate::generation::fork_generation;
 use crate::mask::block_all_in_this_thread;
 use crate::park::{futex_wait, futex_wake};
 use crate::sys::{self, Action};
 
 /// How often somebody has asked. One for the process, as the handler finds it.
 static ASKED: AtomicU32 = AtomicU32::new(0);
-static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+/// The number of the address space that has the request, or 0. A forked child finds its parent's, whose thread is
+/// not there.
+static HOLDER: AtomicU32 = AtomicU32::new(0);
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
-/// The thread that waits for a signal, and the handler; both go when this is dropped.
+/// The thread that waits for a signal, and the handler; both go when this is dropped. In a forked child the handler
+/// is there without a thread, and does nothing.
 ///
 /// Example: [`on_signal`].
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub struct OnSignal {
     signal: c_int,
     previous: Action,
     thread: Option<JoinHandle<()>>,
+    /// The address space that has the thread.
+    started_in: u32,
 }
 
 /// Has a thread call `work` whenever `signal` is sent to the process. Requests that come while it runs make it
@@ -61,22 +67,28 @@ pub struct OnSignal {
 /// # Ok::<(), userfault_signal::RequestError>(())
 /// ```
 pub fn on_signal(signal: c_int, work: fn()) -> Result<OnSignal, RequestError> {
-    if IS_TAKEN.swap(true, Ordering::Acquire) {
+    let here = fork_generation().map_err(|errno| RequestError::Os { call: "mmap", errno })?;
+    let holder = HOLDER.load(Ordering::Relaxed);
+    if holder == here || HOLDER.compare_exchange(holder, here, Ordering::Acquire, Ordering::Relaxed).is_err() {
         return Err(RequestError::Taken);
     }
-    let installed = install(signal, work);
+    let installed = install(signal, work, here);
     if installed.is_err() {
-        IS_TAKEN.store(false, Ordering::Release);
+        HOLDER.store(0, Ordering::Release);
     }
     installed
 }
 
-fn install(signal: c_int, work: fn()) -> Result<OnSignal, RequestError> {
+fn install(signal: c_int, work: fn(), here: u32) -> Result<OnSignal, RequestError> {
     let os = |call| move |errno| RequestError::Os { call, errno };
     if signal == libc::SIGSEGV || signal == libc::SIGBUS {
         return Err(RequestError::OfFaults { signal });
     }
-    let previous = sys::action_of(signal).map_err(os("sigaction"))?;
+    let mut previous = sys::action_of(signal).map_err(os("sigaction"))?;
+    if is_ours(&previous) {
+        // A parent's, since nobody here has the request.
+        previous.handler = libc::SIG_DFL;
+    }
     if previous.handler != libc::SIG_DFL && previous.handler != libc::SIG_IGN {
         return Err(RequestError::Handled { signal, by: sys::origin(previous.handler) });
     }
@@ -86,7 +98,7 @@ fn install(signal: c_int, work: fn()) -> Result<OnSignal, RequestError> {
         .name("userfault-report".into())
         .spawn(move || wait(signal, seen, work))
         .map_err(|error| RequestError::Os { call: "clone", errno: error.raw_os_error().unwrap_or(libc::EAGAIN) })?;
-    let mut on_signal = OnSignal { signal, previous, thread: Some(thread) };
+    let mut on_signal = OnSignal { signal, previous, thread: Some(thread), started_in: here };
     // SAFETY: `asked` is async-signal-safe (invariant 1).
     let answer = unsafe { sys::set_handler_of(signal, asked, libc::SA_RESTART) };
     if let Err(errno) = answer {
@@ -94,6 +106,10 @@ fn install(signal: c_int, work: fn()) -> Result<OnSignal, RequestError> {
         return Err(RequestError::Os { call: "sigaction", errno });
     }
     Ok(on_signal)
+}
+
+fn is_ours(action: &Action) -> bool {
+    action.handler == asked as *const () as usize
 }
 
 extern "C" fn asked(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
@@ -132,12 +148,15 @@ impl OnSignal {
 
 impl Drop for OnSignal {
     fn drop(&mut self) {
-        let is_ours = |action: Action| action.handler == asked as *const () as usize;
-        if sys::action_of(self.signal).is_ok_and(is_ours) {
+        if fork_generation() != Ok(self.started_in) {
+            // The thread is the parent's, and the handler may be the child's own by now.
+            return std::mem::forget(self.thread.take());
+        }
+        if sys::action_of(self.signal).is_ok_and(|action| is_ours(&action)) {
             // The default action, or none: nothing to promise. It cannot fail, for it was allowed before.
             let _given_back = sys::give_back(self.signal, self.previous);
         }
         self.end_thread();
-        IS_TAKEN.store(false, Ordering::Release);
+        HOLDER.store(0, Ordering::Release);
     }
 }

@@ -4,29 +4,15 @@
 
 use std::fmt::Write as _;
 
-use userfault_signal::{Line, OnSignal, RequestError, fork_generation, on_signal};
+use userfault_signal::{Line, OnSignal, RequestError, on_signal};
 
-/// Reports are printed on the signal for as long as this lives. In a forked child, which has no thread to print
-/// them, dropping it does nothing.
+/// Reports are printed on the signal for as long as this lives; not in a forked child, which may ask for its own.
 ///
 /// Example: [`report_sleepers_on`].
 #[derive(Debug)]
 #[must_use = "reports end when this is dropped"]
 pub struct SleeperReport {
-    /// Until it is dropped.
-    request: Option<OnSignal>,
-    /// The address space that has the thread.
-    started_in: Result<u32, i32>,
-}
-
-impl Drop for SleeperReport {
-    fn drop(&mut self) {
-        let request = self.request.take();
-        if fork_generation() != self.started_in {
-            // It would join a thread of the parent's.
-            core::mem::forget(request);
-        }
-    }
+    _request: OnSignal,
 }
 
 /// Prints a line to standard error for every thread that sleeps in a fault, of either provider, whenever the
@@ -50,7 +36,7 @@ impl Drop for SleeperReport {
 /// # Ok::<(), userfault::RequestError>(())
 /// ```
 pub fn report_sleepers_on(signal: i32) -> Result<SleeperReport, RequestError> {
-    on_signal(signal, report).map(|request| SleeperReport { request: Some(request), started_in: fork_generation() })
+    on_signal(signal, report).map(|request| SleeperReport { _request: request })
 }
 
 fn report() {

@@ -14,6 +14,7 @@ mod plan;
 mod reader;
 mod report;
 
+use std::io;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -37,7 +38,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub(crate) fn run(map: &Map) -> Result<ExitCode> {
     let name = map.file.display().to_string();
     check_words(map)?;
-    let source = FileSource::open(&map.file).with_context(|| format!("{name} cannot be mapped"))?;
+    let source = FileSource::open(&map.file)
+        .map_err(|error| anyhow::anyhow!("{name} cannot be mapped: {error}{}", hint(error.kind())))?;
     let uffd = open(map)?;
     let plan = Plan::new(map, &source, uffd.capabilities().page_size)?;
     let started = Instant::now();
@@ -48,6 +50,17 @@ pub(crate) fn run(map: &Map) -> Result<ExitCode> {
     let report = Report { map, plan: &plan, uffd: &uffd, stats, seen: &seen, seconds };
     report.print()?;
     Ok(if seen.mismatches == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What to do about a file that cannot be opened.
+fn hint(kind: io::ErrorKind) -> &'static str {
+    if kind == io::ErrorKind::NotFound {
+        "; check its path"
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "; allow this user to read it and to enter its folders"
+    } else {
+        ""
+    }
 }
 
 /// Refuses what cannot be combined on any machine.

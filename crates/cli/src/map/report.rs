@@ -87,7 +87,7 @@ impl Report<'_> {
             Answer::Inline => format!(", {} of them answered inline", stats.faults_inline),
         };
         let faults = stats.faults + stats.faults_inline;
-        writeln!(out, "faults      {faults}, each for a window of {} pages{inline}", plan.window)?;
+        writeln!(out, "faults      {faults}, each for a window of {}{inline}", counted(plan.window, "page"))?;
         let per_second = plan.bytes as f64 / 1e6 / seconds.max(1e-9);
         let order = match map.order {
             Order::Sequential => "sequential".to_owned(),
@@ -95,8 +95,9 @@ impl Report<'_> {
         };
         writeln!(
             out,
-            "time        {seconds:.3} s, {per_second:.0} MB/s; {order}, {} readers, {} monitors",
-            plan.threads, plan.monitors
+            "time        {seconds:.3} s, {per_second:.0} MB/s; {order}, {}, {}",
+            counted(plan.threads, "reader"),
+            counted(plan.monitors, "monitor")
         )?;
         let peak = memory::peak_bytes().map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string());
         writeln!(
@@ -112,6 +113,11 @@ impl Report<'_> {
         }
         Ok(text)
     }
+}
+
+/// `1 page`, `2 pages`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn lines(text: String) -> Vec<String> {

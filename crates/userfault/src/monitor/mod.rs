@@ -182,6 +182,10 @@ where
 
     /// A monitor without threads.
     fn idle(self) -> Result<(Monitor, Arc<Plan<U>>), MonitorError> {
+        // Wakes nobody who does not look again; of a parent's region a forked child is told so.
+        if self.plan.region.wake(0..1) == Err(UffdError::Forked) {
+            return Err(MonitorError::Forked);
+        }
         if self.taken.swap(true, Ordering::Relaxed) {
             return Err(MonitorError::AlreadyServed);
         }

@@ -51,6 +51,8 @@ fn a_monitor_that_is_dropped_in_a_forked_child_goes_on_in_the_parent() {
             let region = uffd.map(4, RegisterModes::MISSING).unwrap();
             let mut monitor = Some(uffd.monitor(&region).serve_with_threads(2, pattern).unwrap());
             assert!(returns_in_child(|| drop(monitor.take())), "{}", name(&uffd));
+            let serve = || assert!(matches!(uffd.monitor(&region).serve(pattern), Err(MonitorError::Forked)));
+            assert!(returns_in_child(serve), "{}", name(&uffd));
             let join = || assert!(matches!(monitor.take().unwrap().join(), Err(MonitorError::Forked)));
             assert!(returns_in_child(join), "{}", name(&uffd));
             let window = region.window(0..4).unwrap();
@@ -81,6 +83,7 @@ fn a_report_that_is_dropped_in_a_forked_child_goes_on_in_the_parent() {
     alone(&path_of(&a_report_that_is_dropped_in_a_forked_child_goes_on_in_the_parent), || {
         let mut report = Some(report_sleepers_on(USR1).unwrap());
         assert!(returns_in_child(|| drop(report.take())));
+        assert!(returns_in_child(|| drop(report_sleepers_on(USR1).unwrap())), "of its own");
         drop(report.take());
         // All of it was taken back here.
         drop(report_sleepers_on(USR1).unwrap());

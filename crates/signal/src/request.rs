@@ -28,6 +28,8 @@ static ASKED: AtomicU32 = AtomicU32::new(0);
 /// not there.
 static HOLDER: AtomicU32 = AtomicU32::new(0);
 static IS_OVER: AtomicBool = AtomicBool::new(false);
+/// 1 once the thread waits, or is about to: it has allocated all that it ever will.
+static IS_READY: AtomicU32 = AtomicU32::new(0);
 
 /// The thread that waits for a signal, and the handler; both go when this is dropped. In a forked child the handler
 /// is there without a thread, and does nothing.
@@ -93,11 +95,15 @@ fn install(signal: c_int, work: fn(), here: u32) -> Result<OnSignal, RequestErro
         return Err(RequestError::Handled { signal, by: sys::origin(previous.handler) });
     }
     IS_OVER.store(false, Ordering::Relaxed);
+    IS_READY.store(0, Ordering::Relaxed);
     let seen = ASKED.load(Ordering::Acquire);
     let thread = thread::Builder::new()
         .name("userfault-report".into())
         .spawn(move || wait(signal, seen, work))
         .map_err(|error| RequestError::Os { call: "clone", errno: error.raw_os_error().unwrap_or(libc::EAGAIN) })?;
+    while IS_READY.load(Ordering::Acquire) == 0 {
+        let _look_again = futex_wait(&IS_READY, 0, None);
+    }
     let mut on_signal = OnSignal { signal, previous, thread: Some(thread), started_in: here };
     // SAFETY: `asked` is async-signal-safe (invariant 1).
     let answer = unsafe { sys::set_handler_of(signal, asked, libc::SA_RESTART) };
@@ -123,6 +129,8 @@ fn wait(signal: c_int, mut seen: u32, work: fn()) {
     block_all_in_this_thread();
     // All others may be asleep with their signals blocked: this one can always take it.
     sys::set_mask(sys::mask().without(signal));
+    IS_READY.store(1, Ordering::Release);
+    futex_wake(&IS_READY, 1);
     loop {
         let _look_again = futex_wait(&ASKED, seen, None);
         let now = ASKED.load(Ordering::Acquire);

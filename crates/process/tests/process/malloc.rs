@@ -13,12 +13,13 @@ use std::thread;
 use userfault_abi::Features;
 use userfault_client::{Region as _, RegisterModes, Uffd as _, Wait};
 use userfault_process::raw::Memory;
+use userfault_signal::{AlternateStack, Bytes};
 
 use crate::access::load;
 use crate::alone::alone;
 use crate::door::{Door, pages};
 use crate::os;
-use crate::support::{PAGE, asleep, contents, map, open, page_of, until, word};
+use crate::support::{PAGE, asleep, contents, contents_of, map, open, page_of, until, word};
 
 /// The system's allocator behind one lock; a thread that says so touches a page while it holds that.
 struct Touching;
@@ -130,6 +131,27 @@ fn a_fault_inside_the_allocator_is_answered_by_a_monitor_that_allocates_nothing(
             allocating.join().unwrap();
         });
         assert_eq!(asleep(), 0);
+        (0..PAGES).for_each(|page| assert_eq!(load(base + page * PAGE), word(page, 1)));
+    });
+}
+
+// spec: H22
+#[test]
+fn a_fault_inside_the_allocator_is_answered_inline_by_who_allocates_nothing() {
+    alone(|| {
+        let uffd = open();
+        let region = uffd.map(PAGES, RegisterModes::MISSING).unwrap();
+        let base = region.base();
+        let inline = region.answer_inline(Bytes::from(contents_of(0..PAGES, 1)), 1).unwrap();
+        let _large = AlternateStack::ensure(0).unwrap();
+        NEXT.set((base, base + PAGES * PAGE));
+        IS_LOCKING.store(true, Ordering::Relaxed);
+        // Were anything allocated in a handler, it would wait for the lock that this thread holds.
+        while TOUCHED.load(Ordering::Relaxed) < PAGES {
+            drop(black_box(vec![1_u8; 100]));
+        }
+        IS_LOCKING.store(false, Ordering::Relaxed);
+        assert_eq!((inline.counts().faults, asleep()), (PAGES as u64, 0));
         (0..PAGES).for_each(|page| assert_eq!(load(base + page * PAGE), word(page, 1)));
     });
 }

@@ -16,7 +16,7 @@ mod stats;
 mod worker;
 
 use core::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -67,6 +67,8 @@ pub(crate) struct Plan<U: Uffd> {
     protects: bool,
     /// Other threads bring most pages themselves.
     answers_inline: bool,
+    /// How many threads were ever ready to read.
+    running: AtomicUsize,
     /// Installs without waking; each message read is then woken for by itself.
     install: Option<Install<U::Region>>,
     record: Arc<Record>,
@@ -95,7 +97,9 @@ where
         let record = Arc::new(Record::default());
         let (on_error, on_write, install) = (None, None, None);
         let (protects, answers_inline) = (false, false);
-        let plan = Plan { uffd, region, window: 1, on_error, on_write, protects, answers_inline, install, record };
+        let running = AtomicUsize::new(0);
+        let plan =
+            Plan { uffd, region, window: 1, on_error, on_write, protects, answers_inline, running, install, record };
         Self { plan, taken: Arc::default() }
     }
 
@@ -284,9 +288,14 @@ impl Monitor {
     where
         U::Region: 'static,
     {
+        let (already, started) = (plan.running.load(Ordering::Acquire), Arc::clone(&plan));
         let worker = Worker::new(plan, source);
         let thread = thread::Builder::new().name("userfault monitor".to_owned()).spawn(|| worker.run());
         self.threads.push(thread.map_err(MonitorError::Spawn)?);
+        // To start, a thread allocates: who faults inside the allocator from now on needs one that has.
+        while started.running.load(Ordering::Acquire) == already {
+            thread::yield_now();
+        }
         Ok(())
     }
 

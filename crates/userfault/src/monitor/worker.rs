@@ -9,6 +9,7 @@ use core::ops::Range;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use userfault_client::{Event, Fault, FaultKind, Region, Uffd, UffdError, Wait};
 use userfault_signal::AlternateStack;
@@ -43,6 +44,7 @@ impl<U: Uffd, S: Source> Worker<U, S> {
         // itself.
         let _large = self.plan.answers_inline.then(|| AlternateStack::ensure(0));
         self.plan.uffd.enter_monitor();
+        self.plan.running.fetch_add(1, Ordering::Release);
         let end = catch_unwind(AssertUnwindSafe(|| self.answer_until_shut_down()));
         match end {
             Ok(UffdError::ShutDown) => {}
